@@ -1,0 +1,7 @@
+"""`python -m kingpost`."""
+
+import sys
+
+from kingpost.cli.main import main
+
+sys.exit(main())

@@ -1,0 +1,51 @@
+"""The one way to speak HTTP: bounded in time, without surprises, with errors that say what happened.
+
+httpx is imported on first use, so that commands which need no network do not pay for it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from kingpost import __version__
+
+if TYPE_CHECKING:
+    import httpx
+
+USER_AGENT: Final = f"kingpost/{__version__}"
+
+
+def _no_auth(request: httpx.Request) -> httpx.Request:
+    """Leave a request as it is; httpx reads `~/.netrc` when a client has no auth at all."""
+    return request
+
+
+def client(
+    *,
+    connect_timeout: float = 10.0,
+    read_timeout: float = 60.0,
+    connections: int = 25,
+    follow_redirects: bool = False,
+) -> httpx.Client:
+    """Give an HTTP client.
+
+    The environment's proxies apply, as they do for Nix's curl; `~/.netrc` does not, so that a probe
+    without a token really has none. Redirects are followed only on request: a probe wants to see each hop.
+
+    Args:
+        connect_timeout: Seconds for the TCP and TLS handshakes.
+        read_timeout: Seconds without a byte before a body counts as stalled.
+        connections: Most connections at once.
+        follow_redirects: Follow them (at most 20).
+
+    """
+    import httpx  # noqa: PLC0415 - slow to import; see the module docstring
+
+    return httpx.Client(
+        headers={"User-Agent": USER_AGENT},
+        timeout=httpx.Timeout(read_timeout, connect=connect_timeout),
+        limits=httpx.Limits(max_connections=connections, max_keepalive_connections=connections),
+        follow_redirects=follow_redirects,
+        trust_env=True,
+        auth=_no_auth,
+    )

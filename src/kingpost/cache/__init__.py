@@ -1,0 +1,1 @@
+"""The protocols of binary caches: narinfo, NAR, signatures, Attic's API and tokens, S3."""

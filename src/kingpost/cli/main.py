@@ -1,0 +1,100 @@
+"""The entry point: finds the command, imports only what it needs, turns errors into text and exit codes."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+from kingpost import __version__
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import typer
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run kingpost and give its exit code (see docs/exit-codes in README)."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    if words in (["--version"], ["-V"]):
+        print(f"kingpost {__version__}")
+        return 0
+    try:
+        return _run(words)
+    except KeyboardInterrupt:
+        print("kingpost: interrupted; nothing was left half-done", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        # The reader of our pipe has gone (`| head`): not an error of ours. Python would complain at exit.
+        sys.stdout = None
+        return 0
+
+
+def _run(words: list[str]) -> int:
+    from kingpost.base.errors import EXIT_USAGE, KingpostError
+    from kingpost.cli.registry import COMMANDS
+
+    name = next((word for word in words if not word.startswith("-")), "")
+    if name and name not in COMMANDS:
+        from difflib import get_close_matches
+
+        close = get_close_matches(name, COMMANDS, n=1)
+        hint = f"did you mean `kingpost {close[0]}`?" if close else "`kingpost --help` lists the commands"
+        print(f"kingpost: there is no command `{name}`; {hint}", file=sys.stderr)
+        return EXIT_USAGE
+    try:
+        if name and COMMANDS[name].passthrough:
+            from importlib import import_module
+
+            after = words[words.index(name) + 1 :]
+            return int(import_module(COMMANDS[name].module).main(after))
+        app = build([name] if name else list(COMMANDS))
+        result = app(args=words or ["--help"], prog_name="kingpost", standalone_mode=False)
+        return result if isinstance(result, int) else 0
+    except KingpostError as error:
+        print(f"kingpost: {error}", file=sys.stderr)
+        return error.exit_code
+    except SystemExit as leaving:
+        return leaving.code if isinstance(leaving.code, int) else 1
+    except Exception as error:
+        # typer's own exceptions: click's until typer 0.24, a vendored copy of click since. The names agree.
+        if type(error).__name__ == "Abort":
+            raise KeyboardInterrupt from error
+        if hasattr(error, "show") and hasattr(error, "exit_code"):
+            error.show()
+            return int(error.exit_code)
+        raise
+
+
+def build(names: Sequence[str]) -> typer.Typer:
+    """Give the typer application with the commands named, their modules imported."""
+    from importlib import import_module
+
+    import typer
+
+    from kingpost.cli.registry import COMMANDS
+
+    app = typer.Typer(
+        name="kingpost",
+        help="One typed topology for a self-hosted Nix platform: render it, observe it, repair it.",
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        rich_markup_mode=None,
+    )
+
+    @app.callback()
+    def options() -> None:
+        """One typed topology for a self-hosted Nix platform: render it, observe it, repair it."""
+
+    for name in names:
+        entry = COMMANDS[name]
+        if entry.passthrough:
+            app.command(name, help=entry.help)(lambda: None)
+            continue
+        module = import_module(entry.module)
+        if hasattr(module, "app"):
+            app.add_typer(module.app, name=name, help=entry.help)
+        else:
+            app.command(name, short_help=entry.help)(module.command)
+    return app

@@ -1,0 +1,33 @@
+"""Every command, where it lives and its one-line help. A module is imported only when its command runs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A command.
+
+    Attributes:
+        module: Holds either `command`, a function for typer, or `app`, a group of commands.
+        help: One line for `kingpost --help`.
+        passthrough: The module has `main(argv) -> int` of its own, which gets all arguments as they are.
+
+    """
+
+    module: str
+    help: str
+    passthrough: bool = False
+
+
+COMMANDS: Final[dict[str, Entry]] = {
+    "init": Entry("kingpost.cli.init", "write a commented topology.toml to start from"),
+    "check": Entry("kingpost.cli.check", "every problem of a topology at once, each with its place and fix"),
+    "generate": Entry("kingpost.cli.generate", "render all files of a topology"),
+    "explain": Entry("kingpost.cli.explain", "the address of a service from one context, and why"),
+    "matrix": Entry("kingpost.cli.matrix", "who reaches what at which address"),
+    "schema": Entry("kingpost.cli.schema", "the JSON Schema of a topology, for editors"),
+    "store-fix": Entry("kingpost.cli.store_fix", "bring a broken Nix store back", passthrough=True),
+}

@@ -1,0 +1,1 @@
+"""Topology in, files out. Deterministic, and never a secret among them."""

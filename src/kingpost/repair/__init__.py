@@ -1,0 +1,1 @@
+"""Plans and their execution: shown before, backed up, verified after, undone on request."""

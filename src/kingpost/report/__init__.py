@@ -1,0 +1,1 @@
+"""Verdicts for their readers: terminal, JSON, JUnit, Prometheus, HTML."""

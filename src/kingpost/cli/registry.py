@@ -29,5 +29,6 @@ COMMANDS: Final[dict[str, Entry]] = {
     "explain": Entry("kingpost.cli.explain", "the address of a service from one context, and why"),
     "matrix": Entry("kingpost.cli.matrix", "who reaches what at which address"),
     "schema": Entry("kingpost.cli.schema", "the JSON Schema of a topology, for editors"),
+    "history": Entry("kingpost.cli.history", "since when is it broken, what was the last good"),
     "store-fix": Entry("kingpost.cli.store_fix", "bring a broken Nix store back", passthrough=True),
 }

@@ -1,1 +1,1 @@
-"""Verdicts for their readers: terminal, JSON, JUnit, Prometheus, HTML."""
+"""Verdicts presented: words for a terminal, JUnit for GitLab, Prometheus metrics, the ledger's history."""

@@ -19,7 +19,7 @@ class Dialer(StrEnum):
     DAEMON = "daemon"
 
 
-type NamespaceKind = Literal["host", "bridge", "per-build", "pod", "peer"]
+NamespaceKind = Literal["host", "bridge", "per-build", "pod", "peer"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +40,7 @@ class Namespace:
         return f"{self.kind}:{self.owner}"
 
 
-type ContextKind = Literal["host", "user", "shell", "docker", "pod", "peer", "service"]
+ContextKind = Literal["host", "user", "shell", "docker", "pod", "peer", "service"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +100,7 @@ class External:
     url: str
 
 
-type Location = HostSocket | ClusterSocket | External
+Location = HostSocket | ClusterSocket | External
 
 
 @dataclass(frozen=True, slots=True)

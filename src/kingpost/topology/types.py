@@ -58,13 +58,14 @@ def _name(value: Any) -> str:
     if isinstance(value, str) and _NAME.fullmatch(value):
         return value
     raise ValueError(
-        f"{value!r} is no name: up to 63 of letters, digits, '.', '_' and '-', beginning with a letter or digit"
+        f"{value!r} is no name: up to 63 of letters, digits, '.', '_' and '-',"
+        " beginning with a letter or digit"
     )
 
 
 def _url(value: Any) -> str:
     if not isinstance(value, str):
-        raise ValueError(f"{value!r} is no URL: write for example https://cache.example.org")  # noqa: TRY004 - pydantic reports only ValueError
+        raise ValueError(f"{value!r} is no URL: write for example https://cache.example.org")
     parts = urlsplit(value)
     if parts.scheme not in {"http", "https"} or not parts.hostname:
         raise ValueError(f"{value!r} is no URL: write for example https://cache.example.org")
@@ -72,7 +73,8 @@ def _url(value: Any) -> str:
         raise ValueError(f"{value!r} is no URL: percent-encode blanks, quotes and what is not ASCII")
     if parts.username or parts.password:
         raise ValueError(
-            f"the URL of host {parts.hostname} holds a user or password: put it into a secret and leave it out here"
+            f"the URL of host {parts.hostname} holds a user or password:"
+            " put it into a secret and leave it out here"
         )
     if parts.query or parts.fragment:
         raise ValueError(f"{value!r} holds a query or fragment: leave it out")
@@ -87,7 +89,7 @@ _KEY_NAME: Final = re.compile(r"[A-Za-z0-9._+-]+", re.ASCII)
 
 
 def _public_key(value: Any) -> str:
-    """Check `name:base64` of an Ed25519 public key (32 bytes), as NixOS/nix src/libutil/signature writes it."""
+    """Check `name:base64` of an Ed25519 public key (32 bytes); NixOS/nix src/libutil/signature."""
     if not isinstance(value, str) or value.count(":") != 1:
         raise ValueError(f"{value!r} is no Nix public key: write name:base64, as `attic cache info` shows it")
     name, encoded = value.split(":")
@@ -176,7 +178,8 @@ def _cache_name(value: Any) -> str:
     if isinstance(value, str) and _CACHE_NAME.fullmatch(value):
         return value
     raise ValueError(
-        f"{value!r} is no cache name: up to 50 of letters, digits, '_', '+' and '-', beginning with a letter or digit"
+        f"{value!r} is no cache name: up to 50 of letters, digits, '_', '+' and '-',"
+        " beginning with a letter or digit"
     )
 
 

@@ -1,0 +1,1 @@
+"""Where bytes come from: binary caches, other machines, other disks, and rebuilding."""

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import tomllib
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, get_args
 
 from pydantic import BaseModel, ValidationError
@@ -21,6 +21,7 @@ from kingpost.topology.problems import InvalidTopologyError, Locator, Problem, l
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
     from pydantic_core import ErrorDetails
 
@@ -226,7 +227,13 @@ def _described(owner: type[BaseModel] | None, key: str) -> str:
 
 
 def _dotted(path: Sequence[str | int]) -> str:
-    return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path).removeprefix(".")
+    words = []
+    for part in path:
+        if isinstance(part, int):
+            words.append(f"[{part}]")
+        else:
+            words.append(f".{part}" if re.fullmatch(r"[\w-]+", part) else f'."{part}"')
+    return "".join(words).removeprefix(".")
 
 
 def _walk(loc: tuple[str | int, ...]) -> tuple[tuple[str | int, ...], type[BaseModel] | None]:

@@ -25,6 +25,7 @@ _BLANK: Final = re.compile(r"(?:[ \t\r\n]|#[^\n]*)*")
 _SCALAR: Final = re.compile(r"[^,\]}#\n\r]+")
 _JSON_BLANK: Final = re.compile(r"[ \t\r\n]*")
 _JSON_SCALAR: Final = re.compile(r"[^,\]}\s]+")
+_JSON_STRING: Final = json.JSONDecoder().raw_decode
 
 
 class Positions:
@@ -184,7 +185,7 @@ class _Json:
         if self.text[at] == "{":
             at = self.blank(at + 1)
             while self.text[at] != "}":
-                key, after = json.decoder.scanstring(self.text, at + 1)
+                key, after = _JSON_STRING(self.text, at)
                 self.offsets.setdefault((*path, key), at)
                 at = self.blank(self.text.index(":", after) + 1)
                 at = self._comma(self.value((*path, key), at))
@@ -197,7 +198,7 @@ class _Json:
                 index += 1
             return at + 1
         if self.text[at] == '"':
-            return json.decoder.scanstring(self.text, at + 1)[1]
+            return _JSON_STRING(self.text, at)[1]
         match = _JSON_SCALAR.match(self.text, at)
         return match.end() if match else at + 1
 

@@ -1,0 +1,98 @@
+"""What a check looks at: the topology, what is derived from it, and indexes over both."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from difflib import get_close_matches
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from kingpost.topology.names import CacheRef, UnknownNameError, all_caches, match_name
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+    from datetime import date
+
+    from kingpost.topology.caches import Attic
+    from kingpost.topology.checks.registry import Path
+    from kingpost.topology.ci import Push
+    from kingpost.topology.hosts import Placement
+    from kingpost.topology.model import Topology
+    from kingpost.topology.platform import Platform
+
+
+@dataclass(frozen=True)
+class Scene:
+    """One run's subject.
+
+    Attributes:
+        topology: What is written.
+        platform: What is derived from it; only for checks of the stage DERIVED.
+        today: On which waivers expire.
+
+    """
+
+    topology: Topology
+    platform: Platform
+    today: date
+
+    @cached_property
+    def caches(self) -> dict[str, CacheRef]:
+        """Give every cache by its full name."""
+        return all_caches(self.topology)
+
+    def cache(self, text: str | None) -> CacheRef | None:
+        """Give the cache that a text means; None when it is unknown or ambiguous."""
+        if text is None or text in self.caches:
+            return self.caches.get(text or "")
+        if text not in self._short:
+            try:
+                self._short[text] = self.caches[match_name(text, self.caches, "cache")]
+            except UnknownNameError:
+                self._short[text] = None
+        return self._short[text]
+
+    @cached_property
+    def _short(self) -> dict[str, CacheRef | None]:
+        return {}
+
+    def placements(self) -> Iterator[tuple[Path, Placement]]:
+        """Give everything that listens: Attic servers and self-hosted buckets."""
+        for name, attic in self.topology.attic.items():
+            yield ("attic", name), attic
+        for name, bucket in self.topology.buckets.items():
+            if bucket.listener is not None:
+                yield ("buckets", name, "listener"), bucket.listener
+
+    def pushes(self) -> Iterator[tuple[Path, str, Push]]:
+        """Give every push that happens, with its path and its pipeline's name."""
+        for name, pipeline in self.topology.pipelines.items():
+            for index, push in enumerate(pipeline.push):
+                if push.policy != "off":
+                    yield ("pipelines", name, "push", index), name, push
+
+    def atticd_host(self, attic: Attic) -> str | None:
+        """Give the host that an Attic server runs on, also when it is in a cluster there."""
+        return self.host_of(attic.host, attic.cluster)
+
+    def host_of(self, host: str | None, cluster: str | None) -> str | None:
+        """Give the host of something placed on a host or in a cluster."""
+        if host is not None:
+            return host
+        found = self.topology.clusters.get(cluster) if cluster is not None else None
+        return found.host if found else None
+
+
+def hint(word: str, known: Iterable[str], what: str) -> str:
+    """Give what to write instead of an unknown word."""
+    names = list(known)
+    close = get_close_matches(word, names, n=1, cutoff=0.5)
+    if close:
+        return f'did you mean "{close[0]}"?'
+    return f"there are: {', '.join(names)}" if names else f"the topology declares no {what} yet"
+
+
+def dotted(path: Path) -> str:
+    """Give a path as it is written in messages: `pipelines.blog.push[0]`."""
+    words = (f"[{part}]" if isinstance(part, int) else f".{part}" for part in path)
+    return "".join(words).removeprefix(".")

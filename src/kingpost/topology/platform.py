@@ -1,0 +1,230 @@
+"""The platform that a topology implies: the one value that renderers, checks and probes ask."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from kingpost.topology import contexts as derive
+from kingpost.topology.endpoints import bucket_endpoints
+from kingpost.topology.listeners import Listener, listeners
+from kingpost.topology.names import CacheRef, match_name, resolve_cache
+from kingpost.topology.needs import Need, needs, substituter_refs
+from kingpost.topology.places import Context, Dialer, External, Service
+from kingpost.topology.routes import Route, fixed, route
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from kingpost.topology.ci import Push
+    from kingpost.topology.model import Topology
+
+
+@dataclass(frozen=True, slots=True)
+class CacheUse:
+    """A cache that a context substitutes from.
+
+    Attributes:
+        ref: Which one.
+        url: What stands in its `substituters`, as its daemon dials it; None when it cannot be reached.
+        public_key: The key to trust; None when none is declared.
+        priority: As declared; lower is asked first.
+        public: Whether it can be read without a token.
+        route: How `url` came about.
+
+    """
+
+    ref: CacheRef
+    url: str | None
+    public_key: str | None
+    priority: int
+    public: bool
+    route: Route
+
+
+@dataclass(frozen=True, slots=True)
+class PushRoute:
+    """One push of a pipeline: where to, and at which base URL its client reaches the server."""
+
+    push: Push
+    ref: CacheRef
+    route: Route
+
+
+class Platform:
+    """Everything that follows from a topology, computed once and on demand.
+
+    Attributes:
+        topology: What it is derived from.
+
+    """
+
+    def __init__(self, topology: Topology) -> None:
+        self.topology = topology
+        self._routes: dict[tuple[str, Dialer, str], Route] = {}
+
+    @cached_property
+    def contexts(self) -> dict[str, Context]:
+        """Give every context by its id."""
+        return derive.contexts(self.topology)
+
+    @cached_property
+    def services(self) -> dict[str, Service]:
+        """Give every service by its reference."""
+        return derive.services(self.topology)
+
+    @cached_property
+    def needs(self) -> tuple[Need, ...]:
+        """Give every connection that must work."""
+        return tuple(n for n in needs(self.topology, self.contexts) if n.service in self.services)
+
+    @cached_property
+    def bucket_endpoints(self) -> dict[str, str]:
+        """Give the one URL of each self-hosted bucket that atticd and all its readers use, by reference."""
+        return bucket_endpoints(self.topology, self.contexts, self.services, self.needs)
+
+    def bucket_endpoint(self, bucket: str) -> str:
+        """Give the S3 endpoint to configure for a bucket, by its key."""
+        location = self.services[f"bucket:{bucket}"].location
+        return location.url if isinstance(location, External) else self.bucket_endpoints[f"bucket:{bucket}"]
+
+    @cached_property
+    def listeners(self) -> dict[str, Listener]:
+        """Give the listener of each service on a declared host."""
+        return listeners(self.topology, self.contexts, self.services, self.needs, self.bucket_endpoints)
+
+    @cached_property
+    def _listeners_by_host(self) -> dict[str, list[Listener]]:
+        found: dict[str, list[Listener]] = {}
+        for listener in self.listeners.values():
+            found.setdefault(listener.host, []).append(listener)
+        return found
+
+    @cached_property
+    def _contexts_by_host(self) -> dict[str | None, list[Context]]:
+        found: dict[str | None, list[Context]] = {}
+        for context in self.contexts.values():
+            found.setdefault(context.host, []).append(context)
+        return found
+
+    def find_context(self, text: str) -> Context:
+        """Give the context that an id, or its ending after `:` or `/`, means.
+
+        Raises:
+            UnknownNameError: There is none, or more than one; it says which come close.
+
+        """
+        return self.contexts[match_name(text, self.contexts, "context")]
+
+    def find_service(self, text: str) -> Service:
+        """Give the service that a reference, its kind (`attic`) or its name means; a cache means its server.
+
+        Raises:
+            UnknownNameError: There is none, or more than one.
+
+        """
+        server = text.partition("/")[0] if "/" in text else text
+        return self.services[match_name(server, self.services, "service")]
+
+    def route(self, context: str, dialer: Dialer, service: str) -> Route:
+        """Give the route of a dialer in a context to a service, all by their exact ids."""
+        key = (context, dialer, service)
+        if key not in self._routes:
+            self._routes[key] = route(
+                self.topology,
+                self.contexts[context],
+                dialer,
+                self.services[service],
+                self.listeners.get(service),
+                self.bucket_endpoints.get(service),
+            )
+        return self._routes[key]
+
+    def api_endpoint_route(self, context: str, service: str) -> Route | None:
+        """Give the hop that `attic push` makes to the server's declared `api-endpoint`; None without one.
+
+        `attic push` dials the login endpoint once and then moves to the `api_endpoint` that the server returns
+        (attic client/src/command/push.rs). Without a declared one the server returns the Host it was asked by.
+        """
+        attic = self.topology.attic[service.removeprefix("attic:")]
+        if attic.api_endpoint is None:
+            return None
+        return fixed(self.topology, self.contexts[context], Dialer.CLIENT, service, attic.api_endpoint)
+
+    def cache_uses(self, context: str) -> tuple[CacheUse, ...]:
+        """Give the caches that a context substitutes from, in order, as its daemon dials them."""
+        refs = substituter_refs(self.topology, self.contexts[context])
+        return tuple(
+            self.cache_use(context, Dialer.DAEMON, ref) for ref, _ in refs if ref.service in self.services
+        )
+
+    def cache_use(self, context: str, dialer: Dialer, ref: CacheRef) -> CacheUse:
+        """Give one cache as one dialer in one context reaches it."""
+        found = self.route(context, dialer, ref.service)
+        url = f"{found.url}/{ref.cache}" if found.url and ref.cache else found.url
+        topology = self.topology
+        if ref.kind == "attic":
+            cache = topology.attic[ref.server].caches[ref.cache]
+            return CacheUse(ref, url, cache.public_key, cache.priority, cache.public, found)
+        if ref.kind == "cachix":
+            cachix = topology.cachix[ref.server]
+            return CacheUse(ref, url, cachix.public_key, cachix.priority, cachix.public, found)
+        other = topology.all_substituters[ref.server]
+        return CacheUse(ref, url, other.public_key, other.priority, True, found)
+
+    def pushes(self, pipeline: str) -> tuple[PushRoute, ...]:
+        """Give a pipeline's pushes, `off` among them, with the base URL that its client dials."""
+        declared = self.topology.pipelines[pipeline]
+        context = self.runner_context(declared.runner)
+        found = []
+        for push in declared.push:
+            ref = resolve_cache(self.topology, push.cache)
+            found.append(PushRoute(push, ref, self.route(context.id, Dialer.CLIENT, ref.service)))
+        return tuple(found)
+
+    def runner_context(self, runner: str) -> Context:
+        """Give the context that a runner's jobs run in."""
+        context_id = derive.runner_context_id(runner, self.topology.runners[runner])
+        return self.contexts[str(context_id)]
+
+    def contexts_on(self, host: str) -> tuple[Context, ...]:
+        """Give the contexts of one host."""
+        return tuple(self._contexts_by_host.get(host, ()))
+
+    def listeners_on(self, host: str) -> tuple[Listener, ...]:
+        """Give the listeners of one host."""
+        return tuple(self._listeners_by_host.get(host, ()))
+
+    def firewall(self, host: str) -> dict[str, tuple[int, ...]]:
+        """Give the TCP ports that a host's firewall leaves open, by interface."""
+        ports: dict[str, set[int]] = {}
+        for listener in self.listeners_on(host):
+            for opening in listener.openings:
+                ports.setdefault(opening.interface, set()).add(opening.port)
+        return {interface: tuple(sorted(found)) for interface, found in sorted(ports.items())}
+
+    def allowed_hosts(self, attic: str) -> tuple[str, ...]:
+        """Give the Host headers that an Attic server must accept: `host:port` as its callers send it.
+
+        Attic compares the whole header, port included (attic server/src/middleware.rs).
+        """
+        declared = self.topology.attic[attic]
+        hosts = {urlsplit(url).netloc for url in self._called_urls(f"attic:{attic}")}
+        for url in (declared.public_url, declared.api_endpoint):
+            if url:
+                hosts.add(urlsplit(url).netloc)
+        return (*sorted(hosts), *(host for host in declared.allowed_hosts if host not in hosts))
+
+    def _called_urls(self, service: str) -> Iterator[str]:
+        """Give every URL at which any context reaches a service: all its callers, and who else may."""
+        for need in self.needs:
+            if need.service == service and (url := self.route(need.context, need.dialer, service).url):
+                yield url
+        listener = self.listeners.get(service)
+        if listener:
+            for context in self.contexts_on(listener.host):
+                for dialer in Dialer:
+                    if url := self.route(context.id, dialer, service).url:
+                        yield url

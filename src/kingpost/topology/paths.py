@@ -116,11 +116,11 @@ def other_addresses(topology: Topology, service: Service) -> list[IPv4Address]:
     if isinstance(location, HostSocket):
         host = topology.hosts[location.host]
         gateway = [host.docker.gateway] if host.docker else []
-        return [*(address for _, address in ownother_addresses(topology, location.host)), *gateway]
+        return [*(address for _, address in own_addresses(topology, location.host)), *gateway]
     if isinstance(location, ClusterSocket):
         host_name = topology.clusters[location.cluster].host
         return (
-            [address for _, address in ownother_addresses(topology, host_name)]
+            [address for _, address in own_addresses(topology, host_name)]
             if host_name in topology.hosts
             else []
         )

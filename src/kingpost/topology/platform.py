@@ -138,7 +138,7 @@ class Platform:
                 dialer,
                 self.services[service],
                 self.listeners.get(service),
-                self.bucket_endpoints.get(service),
+                endpoint=self.bucket_endpoints.get(service),
             )
         return self._routes[key]
 

@@ -53,6 +53,7 @@ def route(
     dialer: Dialer,
     service: Service,
     listener: Listener | None,
+    *,
     endpoint: str | None = None,
 ) -> Route:
     """Give the route of one dialer to one service; `endpoint` is the one URL that a bucket's callers share."""

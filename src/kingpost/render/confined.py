@@ -1,0 +1,196 @@
+"""A directory that files are read from and changed in, and never anything outside of it.
+
+The output of `generate` lies in somebody's git checkout, so a path in its manifest, or a symbolic link on the
+way, may be anybody's. Every component is therefore opened relative to its parent, without following links.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from contextlib import suppress
+from typing import TYPE_CHECKING, Final, Self
+
+from kingpost.base.errors import KingpostError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+    from types import TracebackType
+
+_DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+def is_confined(path: str) -> bool:
+    """Tell whether a path is relative, in its shortest form, and leads nowhere else."""
+    return bool(path) and all(
+        part not in {"", ".", ".."} and all(char >= " " and char != "\x7f" for char in part)
+        for part in path.split("/")
+    )
+
+
+class ConfinedDirectory:
+    """An open directory. Paths are relative to it, with `/`, as `is_confined` wants them.
+
+    It remembers the last parent it walked to: files are best visited in the order of their paths.
+
+    Args:
+        root: The directory; it must exist. It may itself be reached through links: the user named it.
+
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.fd: Final = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        self._last: tuple[str, int] | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._forget()
+        os.close(self.fd)
+
+    def _forget(self) -> None:
+        if self._last is not None:
+            os.close(self._last[1])
+            self._last = None
+
+    def parent(self, path: str, *, create: bool = False) -> tuple[int, str]:
+        """Give the open parent directory of a path, valid until the next call, and the path's last part.
+
+        Raises:
+            FileNotFoundError: A directory on the way is missing and `create` is not set.
+            KingpostError: Something on the way is a link or no directory, or the path leads outside.
+
+        """
+        if not is_confined(path):
+            raise KingpostError(
+                f"the path {path!r} leads out of the output directory",
+                where=str(self.root),
+                fix="restore manifest.json from version control, or delete it and pass --force",
+            )
+        folder, _, name = path.rpartition("/")
+        if not folder:
+            return self.fd, name
+        if self._last is None or self._last[0] != folder:
+            opened = self._walk(folder, create=create)
+            self._forget()
+            self._last = (folder, opened)
+        return self._last[1], name
+
+    def _walk(self, folder: str, *, create: bool) -> int:
+        current = os.dup(self.fd)
+        try:
+            for part in folder.split("/"):
+                if create:
+                    with suppress(FileExistsError):
+                        os.mkdir(part, 0o777, dir_fd=current)
+                following = self._enter(part, current, folder)
+                os.close(current)
+                current = following
+        except BaseException:
+            os.close(current)
+            raise
+        return current
+
+    def _enter(self, part: str, parent: int, folder: str) -> int:
+        try:
+            return os.open(part, _DIRECTORY, dir_fd=parent)
+        except NotADirectoryError as error:
+            link = stat.S_ISLNK(os.stat(part, dir_fd=parent, follow_symlinks=False).st_mode)
+            raise KingpostError(
+                f"{part!r} in {folder!r} is a {'symbolic link' if link else 'file'}, not a directory",
+                where=str(self.root),
+                why="kingpost follows no link inside its output, so that it cannot be led to other files",
+                fix="move it away, or generate into another directory",
+            ) from error
+
+    def read(self, path: str) -> bytes | None:
+        """Give a file's content, or None if nothing is there.
+
+        Raises:
+            KingpostError: Something is there that is no regular file.
+
+        """
+        try:
+            parent, name = self.parent(path)
+            found = os.stat(name, dir_fd=parent, follow_symlinks=False)
+        except FileNotFoundError:
+            return None
+        if not stat.S_ISREG(found.st_mode):
+            what = "symbolic link" if stat.S_ISLNK(found.st_mode) else "directory or special file"
+            raise KingpostError(
+                f"{path} is a {what}, where a file is to be written",
+                where=str(self.root),
+                fix="move it away, or generate into another directory",
+            )
+        descriptor = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
+        with os.fdopen(descriptor, "rb", buffering=0) as file:
+            return file.read()
+
+    def names(self, folder: str) -> list[str]:
+        """Give the names in a folder, sorted; none if it is not there."""
+        try:
+            parent, _ = self.parent(f"{folder}/x")
+        except FileNotFoundError:
+            return []
+        return sorted(os.listdir(parent))  # noqa: PTH208 - pathlib knows no descriptors
+
+    def write_new(self, path: str, content: bytes, *, sync: bool = False) -> None:
+        """Write a file that does not exist yet."""
+        parent, name = self.parent(path, create=True)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        descriptor = os.open(name, flags, 0o666, dir_fd=parent)
+        try:
+            view = memoryview(content)
+            while view:
+                view = view[os.write(descriptor, view) :]
+            if sync:
+                os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+    def rename(self, source: str, target: str) -> None:
+        """Put a file of the directory's own top folder `source` where `target` says, replacing what is there.
+
+        `source` is resolved against the root, without the cache of the last parent, which stays `target`'s.
+        """
+        folder, _, name = source.rpartition("/")
+        parent, final = self.parent(target, create=True)
+        from_fd = os.open(folder, _DIRECTORY, dir_fd=self.fd) if folder else os.dup(self.fd)
+        try:
+            os.rename(name, final, src_dir_fd=from_fd, dst_dir_fd=parent)
+        finally:
+            os.close(from_fd)
+
+    def remove(self, path: str) -> None:
+        """Remove a file if it is there, then every directory above it that this left empty."""
+        with suppress(FileNotFoundError):
+            parent, name = self.parent(path)
+            os.unlink(name, dir_fd=parent)
+        self.remove_empty(path.rpartition("/")[0])
+
+    def remove_empty(self, folder: str) -> None:
+        """Remove a directory if it is there and empty, then every one above it that this left empty."""
+        while folder:
+            self._forget()
+            try:
+                parent, name = self.parent(folder)
+                os.rmdir(name, dir_fd=parent)
+            except OSError:
+                return
+            folder = folder.rpartition("/")[0]
+
+    def sync(self, path: str) -> None:
+        """Make the entries of a folder durable; the empty path is the directory itself."""
+        if not path:
+            os.fsync(self.fd)
+            return
+        parent, name = self.parent(path)
+        descriptor = os.open(name, _DIRECTORY, dir_fd=parent)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

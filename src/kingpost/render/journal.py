@@ -1,0 +1,223 @@
+"""Change many files as one: kill -9 or a full disk leaves the old tree, or one that the next run finishes.
+
+Everything happens in `.kingpost/` inside the output directory, so on the same file system:
+
+1. stage: every new content is written to `.kingpost/NUMBER` and made durable. Nothing of the tree has changed;
+   a run that is killed here leaves staged files, which the next one removes.
+2. commit: one rename makes `.kingpost/journal.json`, the list of steps, appear.
+3. apply: staged files are renamed to their places, old ones removed, the manifest last. Nothing here needs
+   space for content. A run that is killed here is finished by the next one: a step that was taken is known by
+   its staged file being gone.
+4. clean: the journal is removed first, then the folder.
+
+A file that a person edits between a kill and the next run is not lost: the journal holds the digest of what it
+replaces, and meeting anything else stops the recovery.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import fcntl
+import json
+import os
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from kingpost.base.errors import KingpostError
+from kingpost.render.manifest import digest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from kingpost.render.confined import ConfinedDirectory
+
+FOLDER: Final = ".kingpost"
+JOURNAL: Final = f"{FOLDER}/journal.json"
+_DRAFT: Final = f"{FOLDER}/journal.draft"
+_IGNORE: Final = f"{FOLDER}/.gitignore"
+_SCHEMA: Final = "kingpost.journal/1"
+_MANY: Final = 256
+"""From so many files on, one sync of the whole file system is cheaper than one for each."""
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One file: what is there (None: nothing) and what will be (None: nothing)."""
+
+    path: str
+    old: bytes | None
+    new: bytes | None
+
+
+@contextmanager
+def locked(directory: ConfinedDirectory) -> Iterator[None]:
+    """Keep other writers out for a `with` block.
+
+    Raises:
+        KingpostError: Another one is at it.
+
+    """
+    try:
+        fcntl.flock(directory.fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise KingpostError(
+            "another kingpost writes into this directory",
+            where=str(directory.root),
+            fix="wait for it to end, then run this again",
+        ) from error
+    yield  # closing the directory gives the lock back
+
+
+def is_pending(directory: ConfinedDirectory) -> bool:
+    """Tell whether a committed write waits to be finished."""
+    return directory.read(JOURNAL) is not None
+
+
+def commit(directory: ConfinedDirectory, steps: Sequence[Step]) -> None:
+    """Take all steps, or none.
+
+    Raises:
+        OSError: Nothing was changed.
+        KingpostError: Some steps were taken; the next run takes the others.
+
+    """
+    try:
+        _stage(directory, steps)
+    except BaseException:
+        with suppress(OSError):
+            _clean(directory)
+        raise
+    _apply(directory, _read(directory), force=True)
+
+
+def recover(directory: ConfinedDirectory, *, force: bool) -> None:
+    """Finish what a killed run began, or clean up what it only prepared.
+
+    Raises:
+        KingpostError: A person edited a file since (unless `force`), or steps cannot be taken.
+
+    """
+    steps = _read(directory)
+    if steps is None:
+        _clean(directory)
+    else:
+        _apply(directory, steps, force=force)
+
+
+def _stage(directory: ConfinedDirectory, steps: Sequence[Step]) -> None:
+    directory.write_new(_IGNORE, b"*\n")
+    many = len(steps) > _MANY
+    _refuse_mounts(directory, {step.path.rpartition("/")[0] for step in steps})
+    document: list[dict[str, Any]] = []
+    for number, step in enumerate(steps):
+        entry: dict[str, Any] = {"path": step.path, "old": None if step.old is None else digest(step.old)}
+        if step.new is not None:
+            entry |= {"from": str(number), "new": digest(step.new)}
+            directory.write_new(f"{FOLDER}/{number}", step.new, sync=not many)
+        document.append(entry)
+    text = json.dumps({"schema": _SCHEMA, "steps": document})
+    directory.write_new(_DRAFT, text.encode(), sync=not many)
+    if many:
+        _sync_file_system(directory.fd)
+    directory.rename(_DRAFT, JOURNAL)
+    directory.sync(FOLDER)
+
+
+def _refuse_mounts(directory: ConfinedDirectory, folders: set[str]) -> None:
+    """Refuse another file system inside the output before anything is changed: a rename cannot cross over."""
+    device = os.fstat(directory.fd).st_dev
+    for folder in sorted(folders):
+        with suppress(FileNotFoundError):  # what is yet to be made is on its parent's, seen on its own turn
+            parent, _ = directory.parent(f"{folder}/x" if folder else "x")
+            if os.fstat(parent).st_dev != device:
+                raise OSError(errno.EXDEV, f"{folder} is another file system")
+
+
+def _sync_file_system(descriptor: int) -> None:
+    """Make everything on a file system durable: syncfs(2), which reports late write errors since Linux 5.8."""
+    if ctypes.CDLL(None, use_errno=True).syncfs(descriptor):
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+
+
+def _read(directory: ConfinedDirectory) -> list[dict[str, Any]] | None:
+    content = directory.read(JOURNAL)
+    if content is None:
+        return None
+    try:
+        return _parse(content)
+    except (ValueError, KeyError, TypeError) as error:
+        raise KingpostError(
+            f"the journal of a killed run cannot be read: {error}",
+            where=str(directory.root / JOURNAL),
+            why="a kingpost of another version wrote it, or it was damaged",
+            fix=f"finish with that version, or remove {directory.root / FOLDER} and pass --force",
+        ) from error
+
+
+def _parse(content: bytes) -> list[dict[str, Any]]:
+    document = json.loads(content)
+    if document["schema"] != _SCHEMA:
+        raise ValueError(f"its schema is {document['schema']!r}")
+    return list(document["steps"])
+
+
+def _apply(directory: ConfinedDirectory, steps: list[dict[str, Any]] | None, *, force: bool) -> None:
+    taken, folders = 0, {""}
+    steps = steps or []
+    try:
+        if not force:
+            _refuse_edits(directory, steps)
+        for step in steps:
+            _take(directory, step)
+            taken += 1
+            folders.add(step["path"].rpartition("/")[0])
+        if len(folders) > _MANY:
+            _sync_file_system(directory.fd)
+        else:
+            for folder in sorted(folders):
+                with suppress(FileNotFoundError):  # a removal may have left it empty, and so removed it
+                    directory.sync(folder)
+    except OSError as error:
+        raise KingpostError(
+            f"{taken} of {len(steps)} files are in place, then: {error.strerror or error}",
+            where=str(directory.root),
+            why=f"the others wait, complete, in {FOLDER}; old and new files stand side by side until then",
+            fix="remove the cause and run this again: it finishes before it does anything else",
+        ) from error
+    _clean(directory)
+
+
+def _refuse_edits(directory: ConfinedDirectory, steps: list[dict[str, Any]]) -> None:
+    staged = set(directory.names(FOLDER))
+    for step in steps:
+        if "from" in step and step["from"] not in staged:
+            continue  # taken before the kill; what is there now may be edited as any other file
+        content = directory.read(step["path"])
+        found = None if content is None else digest(content)
+        if found not in {step["old"], step.get("new"), None}:
+            raise KingpostError(
+                f"{step['path']} was edited since a run was killed that was to replace it",
+                where=str(directory.root),
+                why="finishing that run would lose the edit; nothing was written",
+                fix="copy the edit elsewhere, then pass --force",
+            )
+
+
+def _take(directory: ConfinedDirectory, step: dict[str, Any]) -> None:
+    if "from" not in step:
+        directory.remove(step["path"])
+        return
+    with suppress(FileNotFoundError):  # taken before the kill: the staged file is in its place
+        directory.rename(f"{FOLDER}/{step['from']}", step["path"])
+
+
+def _clean(directory: ConfinedDirectory) -> None:
+    """Remove the journal, then what else this module made; nothing else that lies there."""
+    names = directory.names(FOLDER)
+    for name in sorted(names, key=lambda name: name != "journal.json"):
+        if name in {"journal.json", "journal.draft", ".gitignore"} or name.isdigit():
+            directory.remove(f"{FOLDER}/{name}")
+    directory.remove_empty(FOLDER)

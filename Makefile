@@ -1,0 +1,52 @@
+# `make` lists the targets. All of them work from a fresh clone on Debian 12; as root they install what they miss.
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+VENV ?= .venv
+export VENV
+bin := $(VENV)/bin
+# Two workers: more would only wait for the Nix daemons and containers that the tests start.
+pytest := $(bin)/python -m pytest -n 2 --dist loadgroup
+benchmarks := $(sort $(filter-out benchmarks/_%,$(wildcard benchmarks/*.py)))
+
+.PHONY: help setup demo test test-fast real lint format bench pyz clean
+
+help: ## list the targets
+	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1	\2/p' $(MAKEFILE_LIST) | expand -t 18
+
+setup: ## make .venv with kingpost and what its tests need
+	@tools/setup test
+
+demo: setup ## render examples/homelab into build/demo and say who reaches what, at which address
+	@$(bin)/kingpost generate examples/homelab/topology.toml -o build/demo
+	@echo
+	@$(bin)/kingpost matrix examples/homelab/topology.toml
+
+test: setup real ## run every test; at its end it says what it could not run here, and why
+	@$(pytest)
+
+test-fast: setup ## run the tests that start no real program
+	@$(pytest) -m "not real and not vm"
+
+real: setup ## make Nix, Docker and rclone ready for tests/real (root installs Debian's packages)
+	@tests/real/provide --install
+
+lint: ## check style and types
+	@tools/setup lint
+	@tools/lint
+
+format: ## rewrite what the formatter would
+	@tools/setup lint
+	@$(bin)/ruff format
+	@$(bin)/ruff check --fix
+
+bench: setup ## measure, as ratios within one run
+	@for benchmark in $(benchmarks); do echo "== $$benchmark"; $(bin)/python "$$benchmark"; done
+
+pyz: setup ## build dist/kingpost-store-fix.pyz, the store repair in one file
+	@tools/build-pyz
+
+clean: ## delete what the other targets made, but not .venv
+	rm -rf build dist generated .pytest_cache .mypy_cache .ruff_cache .hypothesis

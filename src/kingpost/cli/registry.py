@@ -30,5 +30,6 @@ COMMANDS: Final[dict[str, Entry]] = {
     "matrix": Entry("kingpost.cli.matrix", "who reaches what at which address"),
     "schema": Entry("kingpost.cli.schema", "the JSON Schema of a topology, for editors"),
     "history": Entry("kingpost.cli.history", "since when is it broken, what was the last good"),
+    "token": Entry("kingpost.cli.token", "mint, inspect, check and lint the tokens of an Attic server"),
     "store-fix": Entry("kingpost.cli.store_fix", "bring a broken Nix store back", passthrough=True),
 }

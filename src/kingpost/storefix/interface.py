@@ -169,7 +169,10 @@ Answer = Union[PathInfo, SourceError]
 
 
 class Source(Protocol):
-    """Where bytes come from: a binary cache, a directory, another machine."""
+    """Where bytes come from: a binary cache, a directory, another machine.
+
+    `fetch` may be called by up to four threads at once; a source that cannot do that serializes by itself.
+    """
 
     def describe(self) -> str:
         """Give a short name for plans and messages, without secrets: `https://cache.example.org`."""

@@ -30,7 +30,7 @@ from typing import (
 )
 
 from ..errors import ContentError, SourceError
-from .nar import BLOCK, Read
+from .nar_parser import BLOCK, Read
 from .pipe import Pipe
 
 if TYPE_CHECKING:

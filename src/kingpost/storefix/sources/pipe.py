@@ -9,7 +9,7 @@ from contextlib import suppress
 from typing import List, Optional
 
 from ..errors import ContentError, StoreFixError
-from .nar import BLOCK, Read
+from .nar_parser import BLOCK, Read
 
 
 class Pipe:

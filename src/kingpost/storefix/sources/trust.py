@@ -10,10 +10,13 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
+import os
 from typing import TYPE_CHECKING, Callable, List, Mapping, Optional, Tuple
 
 from ..errors import ContentError, UntrustedError
-from . import ed25519, hashes, nar
+from ..nar import dump
+from . import ed25519, hashes
+from .nar_parser import BLOCK
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -147,13 +150,12 @@ def check_content(info: PathInfo, unpacked: Path) -> None:
         return
     method, algorithm, digest = read
     hasher = hashlib.new(algorithm)
-    if method == _NAR:
-        if info.path in info.references:
-            _hash_modulo(unpacked, info.path.rpartition("/")[2][:32].encode(), hasher.update)
-        else:
-            nar.dump(unpacked, hasher.update)
-    else:
+    if method != _NAR:
         _hash_file(unpacked, info.path, hasher.update)
+    elif info.path in info.references:
+        _hash_modulo(unpacked, info.path.rpartition("/")[2][:32].encode(), hasher.update)
+    else:
+        dump(os.fsencode(unpacked), hasher.update)
     if hasher.digest() != digest:
         raise ContentError(
             f"the contents do not meet the content address {info.ca}",
@@ -166,7 +168,7 @@ def _hash_file(path: Path, name: str, update: Callable[[bytes], object]) -> None
     if path.is_symlink() or not path.is_file():
         raise ContentError("the content address is of a single file, and this is none", where=name)
     with path.open("rb") as file:
-        for block in iter(lambda: file.read(nar.BLOCK), b""):
+        for block in iter(lambda: file.read(BLOCK), b""):
             update(block)
 
 
@@ -180,7 +182,7 @@ def _hash_modulo(path: Path, hash_part: bytes, update: Callable[[bytes], object]
     begin = 0  # of tail in the NAR
     keep = len(hash_part) - 1
 
-    def write(block: nar.Block) -> None:
+    def write(block: bytes) -> None:
         nonlocal tail, begin
         data = bytearray(tail)
         data += block
@@ -194,7 +196,7 @@ def _hash_modulo(path: Path, hash_part: bytes, update: Callable[[bytes], object]
         tail = bytes(data[done:])
         begin += done
 
-    nar.dump(path, write)
+    dump(os.fsencode(path), write)
     update(tail)
     for place in places:
         update(b"|%d" % place)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 import stat
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Callable, Iterator, List, Optional
 
+from .. import effects
 from ..errors import ContentError
-from .nar import MAX_DEPTH, Read, Reader, parse
+from .nar_parser import MAX_DEPTH, Read, Reader, parse
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -25,6 +25,7 @@ def unpack(
     nar_hash: str,
     nar_size: int,
     advance: Optional[Callable[[int], None]] = None,
+    endless: bool = False,
 ) -> None:
     """Unpack a NAR at `into`, check its hash and size, flush it to the disk.
 
@@ -34,6 +35,7 @@ def unpack(
         nar_hash: As the database spells it.
         nar_size: Bytes; 0 is unknown.
         advance: Told of the bytes as they come.
+        endless: The stream stays open behind the NAR.
 
     Raises:
         ContentError: The bytes are no NAR or not this one. What was written stays.
@@ -42,7 +44,7 @@ def unpack(
     """
     above = os.open(into.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        reader = Reader(read, limit=nar_size or None, advance=advance)
+        reader = Reader(read, limit=nar_size or None, advance=advance, endless=endless)
         writer = _Writer(above, os.fsencode(into.name))
         try:
             parse(reader, writer)
@@ -52,8 +54,10 @@ def unpack(
             raise ContentError(f"the NAR has {reader.size} bytes instead of {nar_size}")
         if reader.sha256 != nar_hash:
             raise ContentError(f"the NAR's hash is {reader.sha256} instead of {nar_hash}")
+        effects.boundary("unpacked")
         _sync(above, into.name)
         os.fsync(above)
+        effects.boundary("flushed")
     finally:
         os.close(above)
 
@@ -72,6 +76,7 @@ class _Writer:
 
     def enter(self, name: bytes) -> None:
         name = name or self._root
+        effects.boundary("unpack directory")
         os.mkdir(name, 0o700, dir_fd=self._open[-1])
         self._open.append(os.open(name, _DIRECTORY, dir_fd=self._open[-1]))
 
@@ -84,9 +89,11 @@ class _Writer:
             os.close(here)
 
     def file(self, name: bytes, *, executable: bool, blocks: Iterator[memoryview]) -> None:
+        effects.boundary("unpack file")
         file = os.open(name or self._root, _FILE, 0o600, dir_fd=self._open[-1])
         try:
             for block in blocks:
+                effects.boundary("unpack bytes")
                 written = os.write(file, block)
                 while written < len(block):
                     written += os.write(file, block[written:])
@@ -97,54 +104,13 @@ class _Writer:
 
     def symlink(self, name: bytes, target: bytes) -> None:
         name = name or self._root
+        effects.boundary("unpack symlink")
         os.symlink(target, name, dir_fd=self._open[-1])
         os.utime(name, _TIMES, dir_fd=self._open[-1], follow_symlinks=False)
 
 
-def sync_tree(path: Path) -> None:
-    """Flush every file and directory of a tree, and the directory that it is in, to the disk.
-
-    All at the end is far faster than one by one: the first flush commits the file system's journal for all.
-
-    Raises:
-        OSError: The disk does not take it, or something cannot be read.
-
-    """
-    above = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        _sync(above, path.name)
-        os.fsync(above)
-    finally:
-        os.close(above)
-
-
-def remove_tree(path: Path) -> None:
-    """Remove a tree, read-only directories included, without following a symlink. Gone already is fine.
-
-    Raises:
-        OSError: Something cannot be removed.
-
-    """
-    try:
-        above = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return
-    try:
-        _remove(above, path.name)
-    finally:
-        os.close(above)
-
-
-@contextmanager
-def _opened(above: int, name: str) -> Iterator[int]:
-    here = os.open(name, _DIRECTORY, dir_fd=above)
-    try:
-        yield here
-    finally:
-        os.close(here)
-
-
 def _sync(above: int, name: str, depth: int = 0) -> None:
+    """Flush a tree, all at the end: far faster than one by one, for the first commits the journal for all."""
     mode = os.stat(name, dir_fd=above, follow_symlinks=False).st_mode
     if stat.S_ISREG(mode):
         file = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=above)
@@ -155,22 +121,10 @@ def _sync(above: int, name: str, depth: int = 0) -> None:
     elif stat.S_ISDIR(mode):
         if depth > MAX_DEPTH:
             raise ContentError(f"more than {MAX_DEPTH} nested directories", where=name)
-        with _opened(above, name) as here:
+        here = os.open(name, _DIRECTORY, dir_fd=above)
+        try:
             for child in os.listdir(here):
                 _sync(here, child, depth + 1)
             os.fsync(here)
-
-
-def _remove(above: int, name: str) -> None:
-    try:
-        if not stat.S_ISDIR(os.stat(name, dir_fd=above, follow_symlinks=False).st_mode):
-            os.unlink(name, dir_fd=above)
-            return
-    except FileNotFoundError:
-        return
-    # Without write permission on the directory nobody but root could empty it.
-    with _opened(above, name) as here:
-        os.fchmod(here, 0o700)
-        for child in os.listdir(here):
-            _remove(here, child)
-    os.rmdir(name, dir_fd=above)
+        finally:
+            os.close(here)

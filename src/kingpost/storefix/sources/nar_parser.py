@@ -1,4 +1,4 @@
-"""The NAR format: a parser that trusts nothing, and a writer for a path on disk.
+"""Read a NAR while it streams, trusting nothing in it.
 
     nar    = "nix-archive-1" node
     node   = "(" "type" ( "regular" ["executable" ""] "contents" bytes
@@ -13,9 +13,7 @@ harmless, padding zero, nothing behind the end. It works in constant memory and 
 from __future__ import annotations
 
 import hashlib
-import os
-import stat
-from typing import Callable, Iterator, List, Optional, Protocol, Tuple, Union
+from typing import Callable, Iterator, List, Optional, Protocol
 
 from ..errors import ContentError
 
@@ -28,15 +26,9 @@ MAX_TARGET = 4095
 MAX_DEPTH = 256
 """Nested directories. Nix takes 64 since 2.36 and had no limit before; each level costs an open directory."""
 
-_ZEROS = bytes(8)
-
-
-def _text(text: bytes) -> bytes:
-    return len(text).to_bytes(8, "little") + text + _ZEROS[: -len(text) % 8]
-
 
 def _tokens(*texts: str) -> bytes:
-    return b"".join(_text(text.encode()) for text in texts)
+    return b"".join(len(text).to_bytes(8, "little") + text.encode() + bytes(-len(text) % 8) for text in texts)
 
 
 MAGIC = _tokens("nix-archive-1")
@@ -46,11 +38,6 @@ _NAME = _tokens("(", "name")
 _NODE = _tokens("node")
 _EXECUTABLE = _tokens("")
 _TARGET = _tokens("target")
-_FILE = _tokens("(", "type", "regular", "contents")
-_PROGRAM = _tokens("(", "type", "regular", "executable", "", "contents")
-_LINK = _tokens("(", "type", "symlink", "target")
-_DIRECTORY = _tokens("(", "type", "directory")
-_ENTRY = _tokens("entry", "(", "name")
 _LONGEST_TAG = len("executable")
 
 
@@ -77,15 +64,22 @@ class Reader:
         read: The stream.
         limit: Bytes that the NAR may have; None has no limit.
         advance: Told of the bytes as they come.
+        endless: The stream stays open behind the NAR, so its end must not be waited for.
 
     """
 
     def __init__(
-        self, read: Read, *, limit: Optional[int] = None, advance: Optional[Callable[[int], None]] = None
+        self,
+        read: Read,
+        *,
+        limit: Optional[int] = None,
+        advance: Optional[Callable[[int], None]] = None,
+        endless: bool = False,
     ) -> None:
         self._read = read
         self._limit = limit
         self._advance = advance
+        self._endless = endless
         self._buffer = b""
         self._at = 0
         self._sha256 = hashlib.sha256()
@@ -153,7 +147,7 @@ class Reader:
 
     def end(self) -> None:
         """Make sure that nothing follows."""
-        if self._at != len(self._buffer) or self._more():
+        if self._at != len(self._buffer) or (not self._endless and self._more()):
             raise ContentError("there are bytes behind the end of the NAR")
 
     def _place(self) -> int:
@@ -224,151 +218,3 @@ def _node(reader: Reader, sink: Sink, name: bytes, names: List[bytes]) -> None:
     reader.expect(_CLOSE)
     if names:
         reader.expect(_CLOSE)
-
-
-Block = Union[bytes, bytearray, memoryview]
-Write = Callable[[Block], object]
-
-_READ_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
-_SMALL = 1 << 16
-_LARGE = 1 << 20
-
-
-def dump(path: Union[str, os.PathLike[str]], write: Write) -> None:
-    """Write the NAR of a path on disk. Symlinks are recorded, never followed.
-
-    Args:
-        path: A file, directory or symlink.
-        write: Gets the bytes in order; it must be done with each block when it returns.
-
-    Raises:
-        OSError: Something cannot be read.
-        ContentError: A device, socket or pipe is in it, or a file shrank while being read.
-
-    """
-    _Dump(write).path(os.fspath(path))
-
-
-def hash_path(
-    path: Union[str, os.PathLike[str]], advance: Optional[Callable[[int], None]] = None
-) -> Tuple[str, int]:
-    """Give a path's NAR hash, as the database spells it, and NAR size in bytes.
-
-    The interpreter's lock is free while hashing, so threads work side by side.
-
-    Raises:
-        OSError: Something cannot be read.
-        ContentError: A device, socket or pipe is in it, or a file shrank while being read.
-
-    """
-    sha256 = hashlib.sha256()
-    size = 0
-
-    def write(block: Block) -> None:
-        nonlocal size
-        sha256.update(block)
-        size += len(block)
-        if advance is not None:
-            advance(len(block))
-
-    dump(path, write)
-    return f"sha256:{sha256.hexdigest()}", size
-
-
-class _Dump:
-    """Collects small tokens and files, and hands large files on as they are read."""
-
-    def __init__(self, write: Write) -> None:
-        self._write = write
-        self._out = bytearray()
-        self._large: Optional[memoryview] = None
-
-    def path(self, path: str) -> None:
-        parent, _, name = path.rstrip("/").rpartition("/")
-        parent = parent or ("/" if path.startswith("/") else ".")
-        above = os.open(parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        self._out += MAGIC
-        try:
-            mode = os.stat(name, dir_fd=above, follow_symlinks=False).st_mode
-            if stat.S_ISDIR(mode):
-                self._directory(above, name, path)
-            elif stat.S_ISLNK(mode):
-                self._symlink(above, name)
-            elif stat.S_ISREG(mode):
-                self._file(above, name, path)
-            else:
-                raise ContentError("neither file, directory nor symlink", where=path)
-        finally:
-            os.close(above)
-        self._write(self._out)
-
-    def _directory(self, above: int, name: str, path: str, depth: int = 1) -> None:
-        if depth > MAX_DEPTH:
-            raise ContentError(f"more than {MAX_DEPTH} nested directories", where=path)
-        here = os.open(name, _READ_FLAGS | os.O_DIRECTORY, dir_fd=above)
-        try:
-            with os.scandir(here) as found:
-                entries = sorted((os.fsencode(entry.name), entry) for entry in found)
-            self._out += _DIRECTORY
-            for raw, entry in entries:
-                out = self._out
-                out += _ENTRY
-                out += _text(raw)
-                out += _NODE
-                if entry.is_file(follow_symlinks=False):
-                    self._file(here, entry.name, path)
-                elif entry.is_symlink():
-                    self._symlink(here, entry.name)
-                elif entry.is_dir(follow_symlinks=False):
-                    self._directory(here, entry.name, f"{path}/{entry.name}", depth + 1)
-                else:
-                    raise ContentError("neither file, directory nor symlink", where=f"{path}/{entry.name}")
-                self._out += _CLOSE
-            self._out += _CLOSE
-        finally:
-            os.close(here)
-
-    def _symlink(self, above: int, name: str) -> None:
-        self._out += _LINK + _text(os.fsencode(os.readlink(name, dir_fd=above))) + _CLOSE
-
-    def _file(self, above: int, name: str, path: str) -> None:
-        file = os.open(name, _READ_FLAGS, dir_fd=above)
-        try:
-            status = os.fstat(file)
-            size = status.st_size
-            out = self._out
-            out += _PROGRAM if status.st_mode & stat.S_IXUSR else _FILE
-            out += size.to_bytes(8, "little")
-            if size <= _SMALL:
-                left = size
-                while left:
-                    block = os.read(file, left)
-                    if not block:
-                        break
-                    out += block
-                    left -= len(block)
-            else:
-                left = self._contents(file, size)
-        finally:
-            os.close(file)
-        if left:
-            raise ContentError(f"{name!r} lost {left} bytes while it was read", where=path)
-        self._out += _ZEROS[: -size % 8] + _CLOSE
-        if len(self._out) > _LARGE:
-            self._flush()
-
-    def _contents(self, file: int, left: int) -> int:
-        self._flush()
-        if self._large is None:
-            self._large = memoryview(bytearray(_LARGE))
-        while left:
-            count = os.readv(file, [self._large[: min(left, _LARGE)]])
-            if not count:
-                break
-            self._write(self._large[:count])
-            left -= count
-        return left
-
-    def _flush(self) -> None:
-        self._write(self._out)
-        self._out = bytearray()

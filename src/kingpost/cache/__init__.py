@@ -1,1 +1,1 @@
-"""The protocols of binary caches: narinfo, NAR, signatures, Attic's API and tokens, S3."""
+"""What a Nix binary cache is made of: hashes, store paths, narinfo, signatures, NARs, and how they are fetched."""

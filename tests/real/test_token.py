@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 import time
@@ -11,6 +10,7 @@ import pytest
 from tests.cache import attic_api
 from tests.cache.attic_rules import Verifier
 from tests.cache.test_token import KEYS, rs256_numbers
+from tests.real.conftest import require
 
 from kingpost.cache import token_file, token_keys
 
@@ -105,17 +105,20 @@ def test_rs256_by_a_netrc(kingpost, tmp_path):
 
 
 def test_an_agenix_secret_is_decrypted_by_the_real_age(kingpost, tmp_path):
-    if not (shutil.which("age") and shutil.which("age-keygen")):
-        pytest.skip("age is not here: install `age`")
-    made = subprocess.run(["age-keygen", "-o", tmp_path / "id"], capture_output=True, text=True, check=True)
+    age = require("age")
+    made = subprocess.run(
+        [age / "age-keygen", "-o", tmp_path / "id"], capture_output=True, text=True, check=True
+    )
     recipient = made.stderr.split()[-1]
     clear = f"ATTIC_SERVER_TOKEN_HS256_SECRET_BASE64={KEYS['hs256']}\n"
-    subprocess.run(["age", "-r", recipient, "-o", tmp_path / "atticd.age"], input=clear.encode(), check=True)
+    subprocess.run(
+        [age / "age", "-r", recipient, "-o", tmp_path / "atticd.age"], input=clear.encode(), check=True
+    )
     argv = ("token", "mint", "--pull", "main", "--secret-age", "atticd.age", "--out", "token")
     kingpost(*argv, "--identity", "id")
     secret = (tmp_path / "token").read_text()
     assert Verifier(secret=HS256).permissions(secret, "main", int(time.time())) == {"r"}
-    subprocess.run(["age-keygen", "-o", tmp_path / "other"], capture_output=True, check=True)
+    subprocess.run([age / "age-keygen", "-o", tmp_path / "other"], capture_output=True, check=True)
     assert "could not decrypt" in kingpost(*argv, "--identity", "other", code=3).stderr
 
 

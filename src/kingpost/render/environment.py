@@ -33,6 +33,10 @@ def _nix_attribute(name: str) -> Written:
     return Written(nix_text.attribute(name))
 
 
+def _nix_option(names: tuple[str, ...]) -> Written:
+    return Written(nix_text.option(*names))
+
+
 def _comment(text: str) -> Written:
     return Written(nix_text.comment(text))
 
@@ -40,6 +44,7 @@ def _comment(text: str) -> Written:
 FILTERS: Final[dict[str, Callable[..., Written]]] = {
     "nix": _nix,
     "nix_attribute": _nix_attribute,
+    "nix_option": _nix_option,
     "comment": _comment,
 }
 """Every filter that may end a template's expression."""

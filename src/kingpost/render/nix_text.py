@@ -88,6 +88,11 @@ def attribute(name: str) -> str:
     return name if _IDENTIFIER.fullmatch(name) and name not in _KEYWORDS else string(name)
 
 
+def option(*names: str) -> str:
+    """Give an option's path, `systemd.services."a b".serviceConfig`, from its parts."""
+    return ".".join(attribute(name) for name in names)
+
+
 def comment(text: str) -> str:
     """Give text that is safe after `# `: one line, without control characters."""
     return "".join(char if char.isprintable() else " " for char in text)

@@ -1,0 +1,56 @@
+"""Render a platform's NixOS modules: a folder of small ones per host, and what exposes them to a flake."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from kingpost.render import nix_services, nix_system, nix_text
+from kingpost.render.environment import render, templates
+from kingpost.render.layout import FILL_SECRETS, host_directory
+from kingpost.render.nix_hosts import OnHost, by_host
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from kingpost.topology.platform import Platform
+
+MODULES: Final[dict[str, Callable[[OnHost], str | None]]] = {
+    "atticd.nix": nix_services.atticd,
+    "docker.nix": nix_system.docker,
+    "firewall.nix": nix_system.firewall,
+    "gitlab-runner.nix": nix_services.gitlab_runner,
+    "k3s.nix": nix_services.k3s,
+    "limits.nix": nix_system.limits,
+    "nix.nix": nix_system.nix_daemon,
+    "secrets.nix": nix_services.secrets,
+    "tunnels.nix": nix_services.tunnels,
+}
+"""Every module of a host by its file; a function gives None where the host has no such thing."""
+
+
+def render_nix(platform: Platform) -> dict[str, str]:
+    """Give every Nix file of a platform, and the script that they call: path in the tree to text.
+
+    `hosts/<host>/gitlab-runner.nix` reads `hosts/<host>/gitlab-runner.toml`, which is not rendered here.
+
+    Raises:
+        InvalidInputError: Something that NixOS has one of per host is declared twice on one.
+
+    """
+    files: dict[str, str] = {}
+    hosts = by_host(platform)
+    for name, on in hosts.items():
+        folder = host_directory(name)
+        made = {file: text for file, module in MODULES.items() if (text := module(on)) is not None}
+        files |= {f"{folder}/{file}": text for file, text in made.items()}
+        files[f"{folder}/default.nix"] = render(
+            "nix/host.nix.j2",
+            modules=[nix_text.path(f"./{file}") for file in made],
+            state_version=on.host.state_version,
+        )
+    modules = {name: nix_text.path(f"./{host_directory(name)}") for name in hosts}
+    files["default.nix"] = render("nix/site.nix.j2", modules=modules)
+    files["flake-module.nix"] = render("nix/flake-module.nix.j2", modules=modules)
+    if any(FILL_SECRETS in text for text in files.values()):
+        files[FILL_SECRETS] = (templates() / "nix" / "fill-secrets.sh").read_text(encoding="utf-8")
+    return files

@@ -1,0 +1,287 @@
+"""The services of a host as NixOS modules: atticd, gitlab-runner, secrets, tunnels, k3s."""
+
+from __future__ import annotations
+
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING, Any, Final
+
+from kingpost.render import nix_text
+from kingpost.render.attic_settings import attic_environment, attic_settings, database_in_secret
+from kingpost.render.environment import render
+from kingpost.render.layout import FILL_SECRETS, runner_config, token_placeholder
+from kingpost.render.nix_text import Expression
+from kingpost.render.secret_files import RUNNER, RUNNER_TOKEN, secret_path, token_variable
+from kingpost.topology.caches import BucketStorage, Postgres, Sqlite
+from kingpost.topology.names import UnknownNameError
+from kingpost.topology.paths import ANY, LOOPBACK, own_addresses
+from kingpost.topology.places import HostSocket
+
+if TYPE_CHECKING:
+    from ipaddress import IPv4Address
+
+    from kingpost.render.nix_hosts import OnHost
+    from kingpost.render.secret_files import SecretUse
+    from kingpost.topology.caches import Attic
+    from kingpost.topology.guards import Secret
+    from kingpost.topology.hosts import Host, Tunnel
+
+STATE_DIRECTORY: Final = "/var/lib/atticd"
+FILL: Final = nix_text.path(f"../../{FILL_SECRETS}")
+"""The script that fills secrets in, as a host's own modules see it."""
+
+
+def secret_file(on: OnHost, name: str) -> Expression:
+    """Give the Nix expression of a secret's path: its provider's option, which a host may move."""
+    secret = on.platform.topology.secrets[name]
+    if secret.provider == "agenix":
+        return Expression(f"config.age.secrets.{nix_text.attribute(name)}.path", atomic=True)
+    if secret.provider == "sops-nix":
+        return Expression(f"config.sops.secrets.{nix_text.attribute(name)}.path", atomic=True)
+    return Expression(nix_text.string(secret_path(name, secret)), atomic=True)
+
+
+def token_source(on: OnHost, name: str, variable: str) -> tuple[str, Expression]:
+    """Give (format, file) of a token's secret, as `fill-secrets.sh` takes them."""
+    secret = on.platform.topology.secrets[name]
+    if secret.format == "raw":
+        return "raw", secret_file(on, name)
+    return f"env:{token_variable(secret, variable)}", secret_file(on, name)
+
+
+def atticd(on: OnHost) -> str | None:
+    """Give `atticd.nix`; None where no Attic server runs."""
+    for name, attic in on.attic.items():
+        return render("nix/atticd.nix.j2", **_atticd(on, name, attic))
+    return None
+
+
+def _atticd(on: OnHost, name: str, attic: Attic) -> dict[str, Any]:
+    settings = attic_settings(on.platform, name)
+    if database_in_secret(attic):
+        # The stock module's own database.url would win over ATTIC_SERVER_DATABASE_URL.
+        settings["database"] = nix_text.force({})
+    local_postgres = isinstance(attic.database, Postgres) and not database_in_secret(attic)
+    after = _units_before_bind(on, on.platform.listeners[f"attic:{name}"].bind)
+    secret = secret_file(on, attic.secret) if attic.secret in on.secrets else None
+    credentials = _bucket_credentials(on, attic)
+    return {
+        "uses_config": any(file and file.text.startswith("config.") for file in (secret, credentials)),
+        "settings": settings,
+        "environment": attic_environment(on.platform, name),
+        "secret": secret,
+        "credentials": credentials,
+        "after": after,
+        "database": attic.database.name if local_postgres and isinstance(attic.database, Postgres) else None,
+        "postgres_unit": _postgres_unit(on.platform.topology.site.nixos),
+        "writable": _outside_state(attic),
+    }
+
+
+def _bucket_credentials(on: OnHost, attic: Attic) -> Expression | None:
+    """Give the second environment file, where the bucket's credentials are in a secret of their own."""
+    if not isinstance(attic.storage, BucketStorage):
+        return None
+    name = on.platform.topology.buckets[attic.storage.bucket].credentials
+    return secret_file(on, name) if name in on.secrets and name != attic.secret else None
+
+
+def _outside_state(attic: Attic) -> list[str]:
+    """Give the folder of an SQLite file that is not below the unit's state directory."""
+    if not isinstance(attic.database, Sqlite):
+        return []
+    folder = str(PurePosixPath(attic.database.path).parent)
+    inside = folder == STATE_DIRECTORY or folder.startswith(f"{STATE_DIRECTORY}/")
+    return [] if inside else [folder]
+
+
+def _postgres_unit(nixos: str) -> str:
+    return "postgresql.service" if nixos in {"24.05", "24.11", "25.05"} else "postgresql.target"
+
+
+def _units_before_bind(on: OnHost, bind: IPv4Address) -> list[str]:
+    """Give the units that make the address that something binds to."""
+    if on.host.docker and bind == on.host.docker.gateway:
+        return ["docker.service"]
+    for network, address in on.host.addresses.items():
+        if bind == address.ip and on.platform.topology.networks[network].kind == "tailnet":
+            return ["tailscaled.service"]
+    return []
+
+
+def gitlab_runner(on: OnHost) -> str | None:
+    """Give `gitlab-runner.nix`; None without a runner."""
+    if not on.runners:
+        return None
+    tokens = [
+        (token_placeholder(name), *token_source(on, runner.token, RUNNER_TOKEN))
+        for name, runner in on.runners.items()
+        if runner.token in on.secrets
+    ]
+    user = on.shell_user
+    return render(
+        "nix/gitlab-runner.nix.j2",
+        fill=FILL,
+        config=nix_text.path(f"./{PurePosixPath(runner_config(on.name)).name}"),
+        tokens=tokens,
+        user=user if user != "gitlab-runner" else None,
+        memory_max=_shell_memory(on),
+        packages=_job_packages(on),
+    )
+
+
+def _shell_memory(on: OnHost) -> int | None:
+    """Give what all shell jobs may take at once: they live in the runner's own control group.
+
+    None unless every shell runner declares it, and where the topology limits the unit itself.
+    """
+    shell = [runner for runner in on.runners.values() if runner.executor == "shell"]
+    if any(limit.unit == RUNNER and limit.memory_max is not None for limit in on.limits.values()):
+        return None
+    if not shell or any(runner.memory_per_job is None for runner in shell):
+        return None
+    return sum(runner.concurrency * (runner.memory_per_job or 0) for runner in shell)
+
+
+def _job_packages(on: OnHost) -> list[Expression]:
+    """Give what shell jobs need on the host: they run in a login shell, whose PATH is the system's."""
+    shell = {name for name, runner in on.runners.items() if runner.executor == "shell"}
+    if not shell:
+        return []
+    pushed = {
+        push.cache.partition(":")[0]
+        for pipeline in on.platform.topology.pipelines.values()
+        if pipeline.runner in shell
+        for push in pipeline.push
+        if push.policy != "off"
+    }
+    clients = {"attic": "pkgs.attic-client", "cachix": "pkgs.cachix"}
+    names = ["pkgs.git", *(package for kind, package in clients.items() if kind in pushed)]
+    return [Expression(name, atomic=True) for name in names]
+
+
+def secrets(on: OnHost) -> str | None:
+    """Give `secrets.nix`; None where no secret has a provider that NixOS knows."""
+    age = {name: use for name, use in on.secrets.items() if use.secret.provider == "agenix"}
+    sops = {name: use for name, use in on.secrets.items() if use.secret.provider == "sops-nix"}
+    if not age and not sops:
+        return None
+    return render(
+        "nix/secrets.nix.j2",
+        age={name: _age(name, use.secret) for name, use in age.items()},
+        sops={name: _sops(use) for name, use in sops.items()},
+        triggers=_triggers(age),
+        needs_root=bool(age) or any(use.secret.source for use in sops.values()),
+    )
+
+
+def _from_root(source: str) -> Expression:
+    return Expression(f"root + {nix_text.string(f'/{source}')}")
+
+
+def _age(name: str, secret: Secret) -> dict[str, Any]:
+    declared = {
+        "file": _from_root(secret.source or f"secrets/{name}.age"),
+        "owner": secret.owner,
+        "group": secret.group,
+        "mode": secret.mode,
+    }
+    return {**declared, "path": secret.path} if secret.path else declared
+
+
+def _sops(use: SecretUse) -> dict[str, Any]:
+    secret = use.secret
+    declared: dict[str, Any] = {}
+    if secret.source:
+        declared["sopsFile"] = _from_root(secret.source)
+        kind = {".env": "dotenv", ".json": "json", ".ini": "ini", ".bin": "binary"}.get(
+            PurePosixPath(secret.source).suffix
+        )
+        if kind:
+            declared["format"] = kind
+    declared |= {"owner": secret.owner, "group": secret.group, "mode": secret.mode}
+    if secret.path:
+        declared["path"] = secret.path
+    restart = [unit for unit in use.units if unit != RUNNER]
+    if restart:
+        declared["restartUnits"] = restart
+    if RUNNER in use.units:
+        declared["reloadUnits"] = [RUNNER]
+    return declared
+
+
+def _triggers(age: dict[str, SecretUse]) -> dict[str, dict[str, list[str]]]:
+    """Give, by unit and kind of trigger, the secrets whose change a unit must notice."""
+    found: dict[str, dict[str, list[str]]] = {}
+    for name, use in age.items():
+        for unit in use.units:
+            kind = "reloadTriggers" if unit == RUNNER else "restartTriggers"
+            found.setdefault(unit.removesuffix(".service"), {}).setdefault(kind, []).append(name)
+    return found
+
+
+def tunnels(on: OnHost) -> str | None:
+    """Give `tunnels.nix`; None where no tunnel starts, or none leads anywhere."""
+    made = [made for name, tunnel in on.tunnels.items() if (made := _tunnel(on, name, tunnel))]
+    return render("nix/tunnels.nix.j2", tunnels=made) if made else None
+
+
+def _tunnel(on: OnHost, name: str, tunnel: Tunnel) -> dict[str, Any] | None:
+    try:
+        service = on.platform.find_service(tunnel.service)
+    except UnknownNameError:
+        return None
+    location = service.location
+    topology = on.platform.topology
+    if isinstance(location, HostSocket):
+        bind = on.platform.listeners[service.ref].bind
+        target, far, port = location.host, LOOPBACK if bind == ANY else bind, location.port
+    elif (node_port := getattr(location, "node_port", None)) is not None:
+        target = topology.clusters[location.cluster].host  # type: ignore[union-attr]  # only clusters have one
+        own = own_addresses(topology, target)
+        far, port = own[0][1] if own else LOOPBACK, node_port
+    else:
+        return None
+    there = topology.hosts[target]
+    network = tunnel.network or _shared_network(on, there)
+    if network not in there.addresses:
+        return None
+    listen, listen_port = tunnel.listen
+    units = ["network-online.target", *_units_before_bind(on, listen)]
+    if topology.networks[network].kind == "tailnet" and "tailscaled.service" not in units:
+        units.append("tailscaled.service")
+    return {
+        "name": name,
+        "unit": f"kingpost-tunnel-{name}",
+        "service": service.ref,
+        "target": target,
+        "forward": f"{listen}:{listen_port}:{far}:{port}",
+        "login": f"{tunnel.user or there.ssh_user or 'root'}@{there.addresses[network].ip}",
+        "identity": tunnel.identity,
+        "after": units,
+    }
+
+
+def _shared_network(on: OnHost, there: Host) -> str:
+    for network in on.platform.topology.preferred_networks:
+        if network in there.addresses and network in on.host.addresses:
+            return network
+    return ""
+
+
+def k3s(on: OnHost) -> str | None:
+    """Give `k3s.nix`; None where no k3s node is declared."""
+    for cluster in on.clusters.values():
+        if cluster.distribution != "k3s":
+            continue
+        flags = [
+            f"--cluster-cidr={cluster.pod_network}",
+            f"--service-cidr={cluster.service_network}",
+            f"--cluster-domain={cluster.domain}",
+        ]
+        if cluster.etcd:
+            flags.append(f"--etcd-arg=quota-backend-bytes={cluster.etcd.quota}")
+        if cluster.memory_max is not None:
+            reserved = max(on.host.memory - cluster.memory_max, 0) // 1024
+            flags.append(f"--kubelet-arg=system-reserved=memory={reserved}Ki")
+        return render("nix/k3s.nix.j2", flags=flags, etcd=bool(cluster.etcd), memory_max=cluster.memory_max)
+    return None

@@ -45,13 +45,16 @@ def format_size(size: int) -> str:
 
 
 def approximate_size(size: float) -> str:
-    """Give a size for reading, with three figures: `3.18 MiB`."""
+    """Give a size for reading, with three figures: `3.18 MiB`, `1023 MiB`."""
     amount, prefix = float(size), ""
     for prefix in ("", "K", "M", "G", "T", "P"):
         if abs(amount) < 1024 or prefix == "P":
             break
         amount /= 1024
-    return f"{amount:.0f} B" if not prefix else f"{amount:.3g} {prefix}iB"
+    if not prefix:
+        return f"{amount:.0f} B"
+    decimals = 0 if abs(amount) >= 99.95 else 1 if abs(amount) >= 9.995 else 2
+    return f"{amount:.{decimals}f} {prefix}iB"
 
 
 def parse_duration(text: str) -> float:

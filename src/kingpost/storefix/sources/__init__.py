@@ -84,7 +84,7 @@ def _open(store: StoreRoot, settings: Settings, url: str) -> Source:
     if parts.scheme == "local" and "root" in parameters:
         return _open_directory(store, keys, Path(parameters["root"]), name, checked=checked)
     raise UnreachableError(
-        f"store-fix cannot read from {parts.scheme or url!r} stores", fix=f"known: {_SCHEMES}"
+        f"store-fix cannot read from {parts.scheme or repr(url)} stores", fix=f"known: {_SCHEMES}"
     )
 
 

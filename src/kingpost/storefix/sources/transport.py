@@ -20,7 +20,7 @@ from urllib.error import HTTPError, URLError
 from urllib.parse import unquote, urljoin, urlsplit, urlunsplit
 from urllib.request import HTTPHandler, HTTPRedirectHandler, HTTPSHandler, Request, build_opener
 
-from ..errors import ContentError, SourceError, UnreachableError
+from ..errors import ContentError, UnreachableError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -86,7 +86,7 @@ class Transport(Protocol):
 
 def pause(attempt: int, error: TransientError) -> None:
     """Wait before attempt number `attempt` + 1: a quarter of a second, doubling, as curl and Nix do."""
-    backoff = 0.25 * 2**attempt * (1 + random.random() / 4)  # noqa: S311  # spreads clients, no secret
+    backoff = 0.125 * 2**attempt * (1 + random.random() / 4)  # noqa: S311  # spreads clients, no secret
     time.sleep(min(_LONGEST_WAIT, max(backoff, error.after)))
 
 
@@ -175,7 +175,7 @@ class Http:
         self._base = urlunsplit(
             (parts.scheme, parts.netloc.rpartition("@")[2], parts.path.rstrip("/") + "/", "", "")
         )
-        self._logins = _logins(netrc_file)
+        self._logins, self._netrc_fault = _logins(netrc_file)
         if parts.username is not None and parts.hostname:
             self._logins[parts.hostname] = (unquote(parts.username), unquote(parts.password or ""))
         self._timeout = float(connect_timeout or 60)
@@ -225,9 +225,8 @@ class Http:
                 retry.after = float(error.headers.get("Retry-After", "0"))
             raise retry
         if error.code in (401, 407):
-            raise UnreachableError(
-                what, fix=f"give a login for {host.rpartition(':')[0] or host} in netrc-file"
-            )
+            fix = f"give a login for {host.rpartition(':')[0] or host} in netrc-file"
+            raise UnreachableError(what, why=self._netrc_fault, fix=fix)
         raise UnreachableError(what)
 
 
@@ -331,18 +330,21 @@ def _context() -> ssl.SSLContext:
     return ssl.create_default_context()
 
 
-def _logins(netrc_file: Optional[Path]) -> Dict[str, Tuple[str, str]]:
-    """Give user and password by host; the empty host is the default entry."""
+def _logins(netrc_file: Optional[Path]) -> Tuple[Dict[str, Tuple[str, str]], str]:
+    """Give user and password by host, the empty host being the default entry, and why there are none.
+
+    A file that cannot be read must not keep public caches from being asked.
+    """
     if netrc_file is None:
-        return {}
+        return {}, ""
     try:
         entries = netrc.netrc(str(netrc_file)).hosts
     except (OSError, UnicodeDecodeError) as error:
-        raise SourceError("the netrc-file cannot be read", where=str(netrc_file), why=str(error)) from None
-    except netrc.NetrcParseError as error:
-        line = error.lineno  # its message may quote a password
-        raise SourceError("the netrc-file cannot be read", where=f"{netrc_file}:{line}") from None
-    return {
+        return {}, f"{netrc_file} cannot be read: {error}"
+    except netrc.NetrcParseError as error:  # whose message may quote a password
+        return {}, f"{netrc_file}:{error.lineno} is no line of a netrc file"
+    logins = {
         "" if host == "default" else host: (user or "", password or "")
         for host, (user, _, password) in entries.items()
     }
+    return logins, ""

@@ -1,0 +1,436 @@
+"""A binary cache that lies, breaks off, stalls, redirects, moves and lacks: what the repair makes of it."""
+
+import base64
+import lzma
+import os
+import threading
+import time
+
+import pytest
+from tests.storefix import caches
+from tests.storefix.caches import KEEP, Server, Signer, answer, hexed, make_cache, make_nar, store_path, times
+
+from kingpost.storefix.errors import ContentError, SourceError, UnreachableError, UntrustedError, UsageError
+from kingpost.storefix.interface import Settings, StoreRoot, Wanted
+from kingpost.storefix.nar import digest
+from kingpost.storefix.sources import http_cache, open_sources, transport
+
+PATH, OTHER = store_path(1), store_path(2)
+NAR = make_nar()
+SIGNER = Signer()
+NARINFO = f"{caches.PARTS[1]}.narinfo"
+
+
+@pytest.fixture
+def server():
+    server = Server(make_cache({PATH: (NAR, [PATH, OTHER]), OTHER: (make_nar("other"), [])}, SIGNER))
+    yield server
+    server.close()
+
+
+@pytest.fixture(autouse=True)
+def hurry(monkeypatch):
+    """Stall for half a second instead of thirty."""
+    monkeypatch.setattr(transport, "STALLED", 0.5)
+    for name in ("http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture
+def store(tmp_path):
+    root = tmp_path / "root"
+    (root / "nix/store").mkdir(parents=True)
+    (root / "nix/var/nix").mkdir(parents=True)
+    return StoreRoot(root, "/nix/store", root / "nix/store", root / "nix/var/nix", root / "log", root / "etc")
+
+
+def source(store, url, **settings):
+    given = {"trusted_public_keys": SIGNER.trusted, "connect_timeout": 1, **settings}
+    (opened,) = open_sources(store, Settings(substituters=(url,), **given))
+    return opened
+
+
+def nar_url(server):
+    return next(
+        name
+        for name in server.files
+        if name.startswith("nar/") and server.files[name] == lzma.compress(NAR, preset=0)
+    )
+
+
+def fetch(opened, into, path=PATH):
+    info = opened.query([Wanted(path)])[path]
+    assert not isinstance(info, Exception), info
+    came = []
+    opened.fetch(info, into, came.append)
+    return sum(came)
+
+
+def test_query_and_fetch(server, store, tmp_path):
+    opened = source(store, server.url)
+    answers = opened.query([Wanted(PATH), Wanted(OTHER), Wanted(store_path(3))])
+    assert set(answers) == {PATH, OTHER}
+    assert answers[PATH].references == (PATH, OTHER)
+    assert answers[PATH].nar_hash == hexed(NAR)
+    assert fetch(opened, tmp_path / "out") == len(NAR)
+    assert digest(tmp_path / "out").nar_hash == hexed(NAR)
+    assert opened.describe() == server.url
+
+
+@pytest.mark.parametrize("scheme", ["file://{}", "{}", "file://{}/?trusted=0"])
+def test_a_cache_in_a_directory(store, tmp_path, scheme):
+    folder = tmp_path / "cache"
+    for name, data in make_cache({PATH: (NAR, [])}, SIGNER).items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(data)
+    opened = source(store, scheme.format(folder))
+    assert fetch(opened, tmp_path / "out") == len(NAR)
+    assert opened.query([Wanted(OTHER)]) == {}
+
+
+def test_a_cache_in_a_directory_cannot_lead_out_of_it(store, tmp_path):
+    folder = tmp_path / "cache"
+    (tmp_path / "secret.nar").write_bytes(NAR)
+    for url in (
+        "../secret.nar",
+        str(tmp_path / "secret.nar"),
+        f"file://{tmp_path}/secret.nar",
+        "%2e%2e/secret.nar",
+    ):
+        for name, data in make_cache({PATH: (NAR, [])}, SIGNER, URL=url, Compression="none").items():
+            (folder / name).resolve().parent.mkdir(parents=True, exist_ok=True)
+            if not name.startswith(("/", ".", "file", "%")):
+                (folder / name).write_bytes(data)
+        opened = source(store, str(folder))
+        with pytest.raises(ContentError, match="outside of it"):
+            fetch(opened, tmp_path / "out")
+
+
+def test_many_narinfos_are_asked_for_side_by_side(store, tmp_path):
+    paths = {f"{caches.STORE}/{n:032d}-p": (NAR, []) for n in range(64)}
+    server = Server(make_cache(paths, SIGNER))
+    together = threading.Barrier(8, timeout=5)
+
+    def slow(handler):
+        together.wait()
+        return KEEP
+
+    server.faults[".narinfo"] = slow
+    try:
+        assert len(source(store, server.url).query([Wanted(path) for path in paths])) == 64
+    finally:
+        server.close()
+
+
+def test_unsigned_and_foreign_answers_are_not_taken(server, store):
+    opened = source(store, server.url, trusted_public_keys=Signer("else-1").trusted)
+    assert isinstance(opened.query([Wanted(PATH)])[PATH], UntrustedError)
+    # Our own database's hash, or a substituter that is named as trusted, or --no-check-sigs: as good.
+    assert opened.query([Wanted(PATH, hexed(NAR))])[PATH].path == PATH
+    trusted = source(store, server.url + "?trusted=1", trusted_public_keys={})
+    assert trusted.query([Wanted(PATH)])[PATH].path == PATH
+    lax = source(store, server.url, trusted_public_keys={}, require_sigs=False)
+    assert lax.query([Wanted(PATH)])[PATH].path == PATH
+
+
+FAULTS = {
+    "narinfo is a page": (
+        NARINFO,
+        lambda h: answer(h, 200, b"<html>welcome</html>"),
+        ContentError,
+        "is cut off",
+    ),
+    "narinfo of another path": (
+        NARINFO,
+        lambda h: answer(h, 200, make_cache({OTHER: (NAR, [])}, SIGNER)[f"{caches.PARTS[2]}.narinfo"]),
+        ContentError,
+        "it is of /nix/store/2123",
+    ),
+    "narinfo without end": (
+        NARINFO,
+        lambda h: answer(h, 200, b"x: y\n" * (1 << 20)),
+        ContentError,
+        "has more than",
+    ),
+    "narinfo 401": (NARINFO, lambda h: answer(h, 401), UnreachableError, "HTTP 401"),
+    "narinfo 400": (NARINFO, lambda h: answer(h, 400), UnreachableError, "HTTP 400"),
+    "narinfo 500 for ever": (NARINFO, lambda h: answer(h, 500), UnreachableError, "HTTP 500"),
+    "narinfo breaks off for ever": (
+        NARINFO,
+        lambda h: answer(h, 200, b"StorePath", length=500),
+        UnreachableError,
+        "broke off after 9 of 500 bytes",
+    ),
+    "narinfo is silence": (
+        NARINFO,
+        lambda h: threading.Event().wait(1.5),
+        UnreachableError,
+        "did not answer in time",
+    ),
+    "not HTTP": (
+        NARINFO,
+        lambda h: h.wfile.write(b"SSH-2.0-OpenSSH\r\n\r\n"),
+        UnreachableError,
+        "cannot be reached",
+    ),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS)
+def test_a_narinfo_that_cannot_be_used(server, store, monkeypatch, fault):
+    name, act, kind, message = fault
+    monkeypatch.setattr(transport, "pause", lambda *_: None)
+    server.faults[name] = act
+    answers = source(store, server.url).query([Wanted(PATH), Wanted(OTHER)])
+    assert isinstance(answers[PATH], kind), answers[PATH]
+    assert message in str(answers[PATH])
+    assert answers[PATH].where == server.url
+    assert not isinstance(answers[OTHER], Exception), "one bad narinfo must not spoil the others"
+
+
+@pytest.mark.parametrize("code", [403, 404, 410])
+def test_what_a_cache_lacks_is_left_out(server, store, code):
+    server.faults[NARINFO] = lambda h: answer(h, code)
+    assert set(source(store, server.url).query([Wanted(PATH), Wanted(OTHER)])) == {OTHER}
+
+
+@pytest.mark.parametrize("code", [408, 429, 500, 502, 503, 504])
+def test_what_may_succeed_is_tried_again(server, store, tmp_path, monkeypatch, code):
+    waits = []
+    monkeypatch.setattr(transport.time, "sleep", waits.append)
+    server.faults["nix-cache-info"] = times(1, lambda h: answer(h, code))
+    server.faults[NARINFO] = times(2, lambda h: answer(h, code, Retry_After="7"))
+    server.faults[nar_url(server)] = times(1, lambda h: answer(h, code))
+    assert fetch(source(store, server.url), tmp_path / "out") == len(NAR)
+    assert waits.count(7.0) == 2, "the server's own wish is heeded"
+
+
+@pytest.mark.parametrize("code", [400, 401, 404, 501])
+def test_what_cannot_succeed_is_tried_once(server, store, code):
+    server.faults["nix-cache-info"] = lambda h: answer(h, code)
+    with pytest.raises(UnreachableError):
+        source(store, server.url).query([Wanted(PATH)])
+    assert server.asked == ["/cache/nix-cache-info"]
+
+
+def test_a_body_that_breaks_off_is_begun_again(server, store, tmp_path):
+    body = server.files[nar_url(server)]
+    server.faults[nar_url(server)] = times(1, lambda h: answer(h, 200, body[:-20], length=len(body)))
+    opened = source(store, server.url)
+    assert fetch(opened, tmp_path / "out") == len(NAR)
+    assert digest(tmp_path / "out").nar_hash == hexed(NAR)
+
+
+BODIES = {
+    "nothing": (lambda body: b"", "cut off"),
+    "half": (lambda body: body[: len(body) // 2], "cut off"),
+    "garbage": (lambda body: b"\0" + body[1:], "damaged"),
+    "more behind": (lambda body: body + lzma.compress(b"more"), "longer than the|behind the end"),
+    "another NAR": (lambda body: lzma.compress(make_nar("hellO\n")), "hash is sha256:"),
+    "a shorter NAR": (lambda body: lzma.compress(make_nar("")), "instead of"),
+    "a longer NAR": (lambda body: lzma.compress(make_nar("x" * 99999)), "longer than the"),
+    "no NAR": (lambda body: lzma.compress(b"<html>" * 20), "tokens"),
+}
+
+
+@pytest.mark.parametrize("change", BODIES.values(), ids=BODIES)
+def test_bytes_that_are_not_what_was_promised(server, store, tmp_path, change):
+    make, message = change
+    server.files[nar_url(server)] = make(server.files[nar_url(server)])
+    opened = source(store, server.url)
+    with pytest.raises(ContentError, match=message) as caught:
+        fetch(opened, tmp_path / "out")
+    assert caught.value.where == server.url
+    assert PATH in caught.value.what
+    assert set(os.listdir(tmp_path)) <= {"out", "root"}
+
+
+def test_a_missing_nar_is_named(server, store, tmp_path):
+    name = nar_url(server)
+    del server.files[name]
+    with pytest.raises(ContentError, match="has the narinfo but not its NAR") as caught:
+        fetch(source(store, server.url), tmp_path / "out")
+    assert name in caught.value.what
+
+
+def test_a_stalled_body_ends_in_bounded_time(server, store, tmp_path, monkeypatch):
+    body = server.files[nar_url(server)]
+    release = threading.Event()
+
+    def stall(handler):
+        answer(handler, 200, body[:20], length=len(body))
+        release.wait(20)
+
+    server.faults[nar_url(server)] = stall
+    begun = time.monotonic()
+    try:
+        with pytest.raises(UnreachableError, match="broke off after 20 bytes"):
+            fetch(source(store, server.url), tmp_path / "out")
+    finally:
+        release.set()
+    assert time.monotonic() - begun < 10
+
+
+def test_a_body_that_drips_ends_in_bounded_time(server, store, tmp_path):
+    body = server.files[nar_url(server)]
+    stop = threading.Event()
+
+    def drip(handler):
+        answer(handler, 200, b"", length=len(body))
+        for byte in body:
+            if stop.wait(0.1):
+                return
+            try:
+                handler.wfile.write(bytes([byte]))
+                handler.wfile.flush()
+            except OSError:
+                return
+
+    server.faults[nar_url(server)] = drip
+    begun = time.monotonic()
+    try:
+        with pytest.raises(UnreachableError, match="too slowly"):
+            fetch(source(store, server.url), tmp_path / "out")
+    finally:
+        stop.set()
+    assert time.monotonic() - begun < 15
+
+
+def test_a_cache_that_keeps_failing_is_left_alone(store, monkeypatch):
+    monkeypatch.setattr(transport.time, "sleep", lambda _: None)
+    monkeypatch.setattr(http_cache, "AT_ONCE", 1)
+    paths = [f"{caches.STORE}/{n:032d}-p" for n in range(100)]
+    server = Server(make_cache({}))
+    server.faults[".narinfo"] = lambda h: answer(h, 500)
+    try:
+        answers = source(store, server.url).query([Wanted(path) for path in paths])
+    finally:
+        server.close()
+    assert len(answers) == 100
+    assert all(isinstance(one, UnreachableError) for one in answers.values())
+    assert len(server.asked) < 50
+
+
+@pytest.mark.parametrize("code", [301, 302, 303, 307, 308])
+def test_redirects_are_followed_without_the_login(server, store, tmp_path, code):
+    """Attic sends the reader of a NAR of one chunk to the bucket, whose signature a login would spoil."""
+    bucket = Server(server.files)
+    name = nar_url(server)
+    where = bucket.url.replace("127.0.0.1", "localhost")
+    server.faults[name] = lambda h: answer(h, code, Location=f"{where}/{name}?X-Amz-Signature=1")
+    bucket.files[f"{name}?X-Amz-Signature=1"] = bucket.files[name]
+    (tmp_path / "netrc").write_text("machine 127.0.0.1 login me password secret\n")
+    try:
+        opened = source(store, server.url, netrc_file=tmp_path / "netrc")
+        assert fetch(opened, tmp_path / "out") == len(NAR)
+        assert all("Authorization" in headers for headers in server.headers)
+        assert len(bucket.headers) == 1
+        assert not any("Authorization" in headers for headers in bucket.headers)
+    finally:
+        bucket.close()
+
+
+@pytest.mark.parametrize("location", ["", "file:///etc/passwd", "ftp://127.0.0.1/x", "/cache/{}"])
+def test_redirects_that_lead_nowhere(server, store, tmp_path, location):
+    name = nar_url(server)
+    server.faults[name] = lambda h: answer(h, 302, Location=location.format(name))
+    with pytest.raises(UnreachableError, match=r"redirected more than|another kind of address"):
+        fetch(source(store, server.url), tmp_path / "out")
+
+
+@pytest.mark.parametrize("how", ["netrc", "default", "url"])
+def test_logins(server, store, tmp_path, how):
+    url = server.url
+    netrc = tmp_path / "netrc"
+    if how == "url":
+        url = url.replace("://", "://me:sec%20ret@")
+        netrc = None
+    else:
+        netrc.write_text(
+            f"{'machine 127.0.0.1' if how == 'netrc' else 'default'} login me password 'sec ret'\n".replace(
+                "'", '"'
+            )
+        )
+    opened = source(store, url, netrc_file=netrc)
+    opened.query([Wanted(PATH)])
+    expected = base64.b64encode(b"me:sec ret").decode()
+    assert {headers["Authorization"] for headers in server.headers} == {f"Basic {expected}"}
+    assert "sec" not in opened.describe()
+
+
+def test_a_netrc_that_cannot_be_read_is_named_without_what_it_holds(server, store, tmp_path):
+    (tmp_path / "netrc").write_text("machine 127.0.0.1 login me passwort secret\n")
+    opened = source(store, server.url, netrc_file=tmp_path / "netrc")
+    assert opened.query([Wanted(PATH)])[PATH].path == PATH, "a public cache needs none"
+    server.faults[NARINFO] = lambda h: answer(h, 401)
+    said = str(opened.query([Wanted(PATH)])[PATH])
+    assert f"{tmp_path}/netrc:1 is no line of a netrc file" in said
+    assert "give a login for 127.0.0.1" in said
+    assert "secret" not in said
+
+
+def test_what_is_no_cache_or_for_another_store(server, store):
+    server.files["nix-cache-info"] = b"StoreDir: /gnu/store\n"
+    with pytest.raises(UnreachableError, match="for stores in /gnu/store"):
+        source(store, server.url).query([Wanted(PATH)])
+    del server.files["nix-cache-info"]
+    with pytest.raises(UnreachableError, match="does not appear to be a binary cache"):
+        source(store, server.url).query([Wanted(PATH)])
+
+
+def test_a_server_that_is_gone(store):
+    server = Server({})
+    server.close()
+    begun = time.monotonic()
+    with pytest.raises(UnreachableError, match="cannot be reached") as caught:
+        source(store, server.url).query([Wanted(PATH)])
+    assert caught.value.why == "Connection refused"
+    assert time.monotonic() - begun < 10
+
+
+def test_a_name_that_does_not_resolve(store):
+    with pytest.raises(UnreachableError, match=r"cache\.invalid cannot be reached"):
+        source(store, "http://cache.invalid").query([Wanted(PATH)])
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "xz"])
+def test_content_encoding_of_a_narinfo(server, store, encoding):
+    import gzip
+
+    pack = gzip.compress if encoding == "gzip" else lzma.compress
+    body = pack(server.files[NARINFO])
+    server.faults[NARINFO] = lambda h: answer(h, 200, body, Content_Encoding=encoding)
+    assert source(store, server.url).query([Wanted(PATH)])[PATH].path == PATH
+
+
+def test_what_was_not_asked_for_is_not_fetched(server, store, tmp_path):
+    opened = source(store, server.url)
+    info = source(store, server.url).query([Wanted(PATH)])[PATH]
+    with pytest.raises(SourceError, match="was not asked for"):
+        opened.fetch(info, tmp_path / "out", lambda _: None)
+
+
+def test_s3_shows_as_a_source_that_cannot_be_asked(store):
+    (opened,) = open_sources(store, Settings(substituters=("s3://bucket?region=eu",)))
+    assert opened.describe() == "s3://bucket"
+    with pytest.raises(UnreachableError, match="cannot read from s3 stores"):
+        opened.query([Wanted(PATH)])
+
+
+@pytest.mark.parametrize(
+    "url", ["s3://bucket", "nonsense", "ssh://", "ssh://-oProxyCommand=x", "/nowhere", "ssh://h:x"]
+)
+def test_a_named_source_that_cannot_be_one_is_wrong_usage(store, url):
+    with pytest.raises(UsageError, match="cannot be a source") as caught:
+        open_sources(store, Settings(), [url])
+    assert caught.value.where == "--from"
+
+
+def test_named_sources_come_first(server, store):
+    settings = Settings(substituters=("https://cache.example.org/",))
+    opened = open_sources(store, settings, [server.url, "ssh://me@node1:2222?remote-program=/x"])
+    assert [one.describe() for one in opened] == [
+        server.url,
+        "ssh://me@node1:2222",
+        "https://cache.example.org",
+    ]

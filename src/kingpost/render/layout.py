@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from kingpost.topology.places import Context
 
 FILL_SECRETS: Final = "lib/fill-secrets.sh"
 """Shell script that fills a template's placeholders from secret files when a unit starts."""
@@ -21,3 +26,43 @@ def runner_config(host: str) -> str:
 def token_placeholder(runner: str) -> str:
     """Give what stands in `config.toml` for a runner's token until the unit starts."""
     return f"@TOKEN:{runner}@"
+
+
+def cluster_directory(cluster: str) -> str:
+    """Give the folder of a cluster's manifests: `kubectl apply --recursive --filename` takes it."""
+    return f"clusters/{cluster}"
+
+
+def atticd_config(host: str, attic: str) -> str:
+    """Give the `atticd.toml` of a server on a host."""
+    return f"{host_directory(host)}/atticd-{attic}.toml"
+
+
+def context_directory(context: Context) -> str:
+    """Give the folder of what a context's processes read: below its host, or `peers/` for other machines."""
+    place, _, name = context.id.partition(":")[2].partition("/")
+    if context.host is None:
+        return f"peers/{place}"
+    # A pod's place is its cluster: its host may have several.
+    inside = [context.kind, *([place] if context.kind == "pod" else []), *([name] if name else [])]
+    return f"{host_directory(context.host)}/contexts/{'/'.join(inside)}"
+
+
+def pipeline_file(pipeline: str) -> str:
+    """Give a pipeline's file, for `include:` in a .gitlab-ci.yml."""
+    return f"ci/pipelines/{pipeline}.gitlab-ci.yml"
+
+
+def audit_file(audit: str) -> str:
+    """Give the file of a declared audit that runs as a GitLab job."""
+    return f"ci/audits/{audit}.gitlab-ci.yml"
+
+
+MATRIX: Final = "matrix.md"
+"""Who reaches what at which address."""
+
+
+def belongs_to(path: str, host: str, clusters: Iterable[str]) -> bool:
+    """Tell whether a file is one host's: its own, its clusters', or shared by all hosts' modules."""
+    folders = (host_directory(host), *(cluster_directory(cluster) for cluster in clusters), "lib")
+    return path.startswith(tuple(f"{folder}/" for folder in folders))

@@ -1,0 +1,52 @@
+"""Everything that a topology renders to: one mapping from path to text."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from kingpost import __version__
+from kingpost.render import layout
+from kingpost.render.attic_config import render_attic
+from kingpost.render.gitlab_ci import render_pipelines
+from kingpost.render.matrix import matrix_md
+from kingpost.render.nix_conf import render_contexts
+from kingpost.render.nix_files import render_nix
+from kingpost.render.runner_config import render_runners
+from kingpost.render.tree import Tree
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from kingpost.topology.loader import Loaded
+    from kingpost.topology.platform import Platform
+
+
+def render_site(platform: Platform) -> dict[str, str]:
+    """Give every rendered file but the manifest, by its path; the same for the same topology, byte for byte.
+
+    Args:
+        platform: Of a topology that passes its checks.
+
+    """
+    return {
+        **render_nix(platform),
+        **render_attic(platform),
+        **render_runners(platform),
+        **render_contexts(platform),
+        **render_pipelines(platform),
+        layout.MATRIX: matrix_md(platform),
+    }
+
+
+def site_tree(loaded: Loaded, platform: Platform) -> Tree:
+    """Give the whole tree, with what its manifest says about its origin."""
+    return Tree(render_site(platform), loaded.digest, __version__)
+
+
+def scope_of(platform: Platform, hosts: tuple[str, ...]) -> Callable[[str], bool]:
+    """Give which files are these hosts'."""
+    clusters = {
+        host: [name for name, cluster in platform.topology.clusters.items() if cluster.host == host]
+        for host in hosts
+    }
+    return lambda path: any(layout.belongs_to(path, host, clusters[host]) for host in hosts)

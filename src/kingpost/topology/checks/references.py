@@ -10,7 +10,7 @@ from kingpost.topology.checks.registry import Example, Finding, Path, Stage, che
 from kingpost.topology.checks.scene import dotted, hint
 from kingpost.topology.contexts import all_gitlab
 from kingpost.topology.names import UnknownNameError, match_name
-from kingpost.topology.redaction import secret_shape
+from kingpost.topology.redaction import is_key_material, secret_shape
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -47,7 +47,11 @@ def unknown_names(scene: Scene) -> Iterator[Finding]:
     """Find references to what is not declared."""
     for reference in _references(scene):
         known = reference.known
-        if reference.name in known or secret_shape(reference.name):
+        if reference.name in known:
+            continue
+        if secret_shape(reference.name) or is_key_material(reference.name):
+            # KP-SECRET-VALUE says more; the value is not repeated.
+            yield Finding(reference.path, f"{dotted(reference.path)}: this is no name of a {reference.what}")
             continue
         if reference.short:
             try:
@@ -230,7 +234,7 @@ def runner_placed(scene: Scene) -> Iterator[Finding]:
     fix="declare the engine: `docker = {}` pins docker0 to 172.17.0.1/16",
     example=Example(
         bad='[runners.second]\nexecutor = "docker"\nhost = "laptop"\nimage = "alpine:3.22"',
-        good='[hosts.laptop]\ndocker = {}\n\n'
+        good="[hosts.laptop]\ndocker = {}\n\n"
         '[runners.second]\nexecutor = "docker"\nhost = "laptop"\nimage = "alpine:3.22"',
         at=("runners", "second", "host"),
     ),
@@ -252,11 +256,11 @@ def docker_declared(scene: Scene) -> Iterator[Finding]:
     "KP-PLACE-GITLAB",
     title="A runner belongs to one GitLab instance",
     why="with several instances declared, nothing says which of them the runner asks for jobs",
-    fix="say which: `gitlab = \"NAME\"`",
+    fix='say which: `gitlab = "NAME"`',
     example=Example(
-        bad='[gitlab.main]\n[gitlab.second]\nurl = "https://gitlab.example.org"',
-        good='[gitlab.main]\n[gitlab.second]\nurl = "https://gitlab.example.org"\n\n'
-        '[runners.blog]\ngitlab = "second"',
+        bad='[gitlab.com]\n[gitlab.own]\nurl = "https://gitlab.example.org"\n\n[runners.host]\ngitlab = "com"',
+        good='[gitlab.com]\n[gitlab.own]\nurl = "https://gitlab.example.org"\n\n[runners.host]\ngitlab = "com"\n\n'
+        '[runners.blog]\ngitlab = "own"',
         at=("runners", "blog"),
     ),
     stage=Stage.FOUNDATION,

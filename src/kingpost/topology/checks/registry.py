@@ -20,6 +20,7 @@ from enum import IntEnum
 from typing import TYPE_CHECKING, Final
 
 from kingpost.topology.problems import Problem
+from kingpost.topology.redaction import redacted
 
 if TYPE_CHECKING:
     from kingpost.topology.checks.scene import Scene
@@ -37,6 +38,7 @@ class Stage(IntEnum):
     FOUNDATION = 0
     DECLARED = 1
     DERIVED = 2
+    LAST = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,11 +90,10 @@ class Check:
     waivable: bool
 
     def problems(self, scene: Scene) -> Iterable[Problem]:
-        """Give this check's problems."""
+        """Give this check's problems. No word of them holds a secret, whatever the topology holds."""
         for found in self.find(scene):
-            yield Problem(
-                self.code, found.path, found.message, found.why or self.why, found.fix or self.fix
-            )
+            message, fix = redacted(found.message), redacted(found.fix or self.fix)
+            yield Problem(self.code, found.path, message, found.why or self.why, fix)
 
 
 CHECKS: Final[dict[str, Check]] = {}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from difflib import get_close_matches
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -13,12 +13,12 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from datetime import date
 
-    from kingpost.topology.caches import Attic
     from kingpost.topology.checks.registry import Path
     from kingpost.topology.ci import Push
     from kingpost.topology.hosts import Placement
     from kingpost.topology.model import Topology
     from kingpost.topology.platform import Platform
+    from kingpost.topology.problems import Problem
 
 
 @dataclass(frozen=True)
@@ -29,12 +29,14 @@ class Scene:
         topology: What is written.
         platform: What is derived from it; only for checks of the stage DERIVED.
         today: On which waivers expire.
+        found: What the checks before found, waived or not; only for checks of the stage LAST.
 
     """
 
     topology: Topology
     platform: Platform
     today: date
+    found: list[Problem] = field(default_factory=list)
 
     @cached_property
     def caches(self) -> dict[str, CacheRef]:
@@ -71,9 +73,36 @@ class Scene:
                 if push.policy != "off":
                     yield ("pipelines", name, "push", index), name, push
 
-    def atticd_host(self, attic: Attic) -> str | None:
-        """Give the host that an Attic server runs on, also when it is in a cluster there."""
-        return self.host_of(attic.host, attic.cluster)
+    @cached_property
+    def reads(self) -> dict[CacheRef, Path]:
+        """Give every cache that some context substitutes from, with one place that says so."""
+        return {ref: path for lists in self.read_lists.values() for path, ref in reversed(lists)}
+
+    @cached_property
+    def read_lists(self) -> dict[Path, list[tuple[Path, CacheRef]]]:
+        """Give every list of substituters, by where it stands."""
+        topology = self.topology
+        declared: dict[Path, tuple[str, ...] | None] = {("site", "substituters"): topology.site.substituters}
+        declared |= {
+            ("hosts", name, "substituters"): host.substituters for name, host in topology.hosts.items()
+        }
+        declared |= {
+            ("runners", name, "substituters"): one.substituters for name, one in topology.runners.items()
+        }
+        return {
+            path: [((*path, index), ref) for index, text in enumerate(texts) if (ref := self.cache(text))]
+            for path, texts in declared.items()
+            if texts is not None
+        }
+
+    def public_key(self, ref: CacheRef) -> tuple[Path, str | None]:
+        """Give a cache's public key, and the table that it stands in."""
+        if ref.kind == "attic":
+            cache = self.topology.attic[ref.server].caches[ref.cache]
+            return ("attic", ref.server, "caches", ref.cache), cache.public_key
+        if ref.kind == "cachix":
+            return ("cachix", ref.server), self.topology.cachix[ref.server].public_key
+        return ("substituters", ref.server), self.topology.all_substituters[ref.server].public_key
 
     def host_of(self, host: str | None, cluster: str | None) -> str | None:
         """Give the host of something placed on a host or in a cluster."""

@@ -1,0 +1,80 @@
+"""`kingpost check`: every problem of a topology at once, each with its place, why it matters and what to change."""
+
+from __future__ import annotations
+
+import json as json_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from kingpost.base.errors import EXIT_OK, EXIT_USAGE
+from kingpost.cli.outputs import Json
+
+if TYPE_CHECKING:
+    from kingpost.topology.model import Topology
+    from kingpost.topology.platform import Platform
+    from kingpost.topology.problems import Located
+
+
+def command(
+    topology: Annotated[
+        Path, typer.Argument(metavar="TOPOLOGY", help="A .toml, .json or .nix file.", show_default=False)
+    ],
+    json: Json = False,
+) -> int:
+    """Every problem of a topology at once: `file:line:col: CODE message`, why it matters, what to change.
+
+    Exits with 0 when there is none and 2 when there is one. docs/checks.md explains every code, with an example.
+    """
+    from kingpost.topology.checks import run_checks
+    from kingpost.topology.loader import load
+    from kingpost.topology.platform import Platform
+    from kingpost.topology.problems import InvalidTopologyError, locate_all
+
+    summary = ""
+    try:
+        loaded = load(topology)
+    except InvalidTopologyError as error:
+        located = list(error.located)
+    else:
+        platform = Platform(loaded.topology)
+        problems = run_checks(loaded.topology, platform)
+        located = locate_all(problems, loaded.locator) if problems else []
+        summary = "" if problems else _summary(loaded.topology, platform)
+    if json:
+        document = {
+            "schema": "kingpost.check/1",
+            "file": str(topology),
+            "problems": [item.as_dict() for item in located],
+        }
+        print(json_module.dumps(document, indent=2))
+    elif located:
+        print(_report(located))
+    else:
+        print(f"{topology}: {summary}")
+    return EXIT_USAGE if located else EXIT_OK
+
+
+def _report(located: list[Located]) -> str:
+    from kingpost.report.terminal import printable
+
+    blocks = ["\n".join(printable(line) for line in str(item).splitlines()) for item in located]
+    number = f"{len(located)} problem{'' if len(located) == 1 else 's'}"
+    return "\n\n".join([*blocks, f"{number}; docs/checks.md explains each code, with an example"])
+
+
+def _summary(topology: Topology, platform: Platform) -> str:
+    from kingpost.topology.checks import CHECKS
+
+    counted = (
+        (len(topology.hosts), "host"),
+        (len(platform.contexts), "context"),
+        (len(platform.services), "service"),
+        (len(platform.needs), "route"),
+        (len(topology.pipelines), "pipeline"),
+        (len(topology.secrets), "secret"),
+    )
+    words = ", ".join(f"{number} {what}{'' if number == 1 else 's'}" for number, what in counted if number)
+    waived = f"; {len(topology.waivers)} waived" if topology.waivers else ""
+    return f"no problems ({words}; {len(CHECKS)} checks{waived})"

@@ -1,0 +1,78 @@
+"""Buckets: what must not share one fate, and endpoints that are none."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from kingpost.topology.checks.registry import Example, Finding, check
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from kingpost.topology.caches import Bucket
+    from kingpost.topology.checks.scene import Scene
+
+
+@check(
+    "KP-BUCKET-SHARED",
+    title="Infrastructure state does not live where a cache does",
+    why="when the store fails, the cache and the means to repair it fail together: `tofu apply` finds NoSuchBucket",
+    fix="move the state to a store of its own, or say why not, and until when, in a waiver for KP-BUCKET-SHARED",
+    example=Example(
+        bad='[buckets.store]\nholds = ["cache", "iac-state"]',
+        good='[buckets.store]\nholds = ["cache"]',
+        at=("buckets", "store", "holds"),
+    ),
+    waivable=True,
+)
+def shared_fate(scene: Scene) -> Iterator[Finding]:
+    """Find buckets, and self-hosted stores of several buckets, that hold both a cache and state."""
+    stores: dict[tuple[object, ...], list[tuple[str, Bucket]]] = {}
+    for name, bucket in scene.topology.buckets.items():
+        if "cache" in bucket.holds and "iac-state" in bucket.holds:
+            yield Finding(
+                ("buckets", name, "holds"), f"the bucket {name} holds both a cache and infrastructure state"
+            )
+        elif server := _self_hosted(bucket):
+            stores.setdefault(server, []).append((name, bucket))
+    for members in stores.values():
+        caches = [name for name, bucket in members if "cache" in bucket.holds]
+        for name, bucket in members:
+            if caches and "iac-state" in bucket.holds:
+                yield Finding(
+                    ("buckets", name, "holds"),
+                    f"the bucket {name} holds infrastructure state in the same {bucket.provider} as the cache in"
+                    f" {caches[0]}",
+                )
+
+
+def _self_hosted(bucket: Bucket) -> tuple[object, ...] | None:
+    """Give what tells one self-hosted store from another; None for storage that somebody else runs."""
+    if bucket.listener:
+        at = bucket.listener
+        return (at.host, at.cluster, at.namespace, at.service, at.port)
+    if bucket.endpoint and bucket.provider in {"rustfs", "minio", "garage"}:
+        return (bucket.endpoint.rstrip("/"),)
+    return None
+
+
+@check(
+    "KP-BUCKET-ENDPOINT",
+    title="An S3 endpoint does not name the bucket",
+    why="the bucket's name is added to it: requests would go to a bucket inside the bucket, and fail with NoSuchKey",
+    fix="leave the bucket's name out of `endpoint`",
+    example=Example(
+        bad='[buckets.store]\nendpoint = "https://0123abcd.r2.cloudflarestorage.com/store"',
+        good='[buckets.store]\nendpoint = "https://0123abcd.r2.cloudflarestorage.com"',
+        at=("buckets", "store", "endpoint"),
+    ),
+)
+def bucket_in_endpoint(scene: Scene) -> Iterator[Finding]:
+    """Find endpoints whose path ends in the bucket's own name."""
+    for name, bucket in scene.topology.buckets.items():
+        last = urlsplit(bucket.endpoint or "").path.rstrip("/").rpartition("/")[2]
+        if last and last == (bucket.bucket or name):
+            yield Finding(
+                ("buckets", name, "endpoint"), f"the endpoint of the bucket {name} ends in the bucket's name"
+            )

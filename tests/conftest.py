@@ -1,10 +1,21 @@
-"""What every test run shares: an account, at its end, of what was not tested here and why."""
+"""What every test run shares: what runs beside what, and, at its end, an account of what was not tested and why."""
 
 from __future__ import annotations
 
 from collections import Counter
+from pathlib import Path
 
+import pytest
+
+REAL = Path(__file__).parent / "real"
 SKIP_PREFIX = "Skipped: "
+
+
+def pytest_collection_modifyitems(items):
+    """Keep each file of real tests on one worker: its daemons and namespaces are started once, and never twice."""
+    for item in items:
+        if REAL in item.path.parents and not item.get_closest_marker("xdist_group"):
+            item.add_marker(pytest.mark.xdist_group(item.path.stem))
 
 
 def reasons(reports) -> Counter[str]:

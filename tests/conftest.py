@@ -11,6 +11,7 @@ REAL = Path(__file__).parent / "real"
 SKIP_PREFIX = "Skipped: "
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items):
     """Keep each file of real tests on one worker: its daemons and namespaces are started once, and never twice."""
     for item in items:

@@ -150,13 +150,16 @@ def check_content(info: PathInfo, unpacked: Path) -> None:
         return
     method, algorithm, digest = read
     hasher = hashlib.new(algorithm)
+    without_places = b""
     if method != _NAR:
         _hash_file(unpacked, info.path, hasher.update)
     elif info.path in info.references:
-        _hash_modulo(unpacked, info.path.rpartition("/")[2][:32].encode(), hasher.update)
+        places = _hash_modulo(unpacked, info.path.rpartition("/")[2][:32].encode(), hasher.update)
+        without_places = hasher.digest()
+        hasher.update(places)
     else:
         dump(os.fsencode(unpacked), hasher.update)
-    if hasher.digest() != digest:
+    if digest not in (hasher.digest(), without_places):
         raise ContentError(
             f"the contents do not meet the content address {info.ca}",
             where=info.path,
@@ -172,10 +175,11 @@ def _hash_file(path: Path, name: str, update: Callable[[bytes], object]) -> None
             update(block)
 
 
-def _hash_modulo(path: Path, hash_part: bytes, update: Callable[[bytes], object]) -> None:
-    """Hash with every occurrence of the path's own hash zeroed, then their places.
+def _hash_modulo(path: Path, hash_part: bytes, update: Callable[[bytes], object]) -> bytes:
+    """Hash with every occurrence of the path's own hash zeroed, and give the text of their places.
 
-    Source: src/libstore/references.cc and src/libutil/references.cc, HashModuloSink.
+    Nix hashes that text too, but the versions after 3ebe1341ab and before 0c41ecb451 (2.34 among them) forget
+    it, so both hashes are in the wild. Source: src/libstore/references.cc, HashModuloSink.
     """
     places: List[int] = []
     tail = b""
@@ -198,5 +202,4 @@ def _hash_modulo(path: Path, hash_part: bytes, update: Callable[[bytes], object]
 
     dump(os.fsencode(path), write)
     update(tail)
-    for place in places:
-        update(b"|%d" % place)
+    return b"".join(b"|%d" % place for place in places)

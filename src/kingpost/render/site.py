@@ -8,6 +8,7 @@ from kingpost import __version__
 from kingpost.render import layout
 from kingpost.render.attic_config import render_attic
 from kingpost.render.gitlab_ci import render_pipelines
+from kingpost.render.kubernetes import render_clusters
 from kingpost.render.matrix import matrix_md
 from kingpost.render.nix_conf import render_contexts
 from kingpost.render.nix_files import render_nix
@@ -34,6 +35,7 @@ def render_site(platform: Platform) -> dict[str, str]:
         **render_runners(platform),
         **render_contexts(platform),
         **render_pipelines(platform),
+        **render_clusters(platform),
         layout.MATRIX: matrix_md(platform),
     }
 

@@ -4,7 +4,6 @@ Reading many small files is work for Python itself, so processes share it, not t
 nothing has to be sent to them but numbers; each takes the next batch from a pipe when it is done with one.
 """
 # Descriptors, not pathlib: pipes and paths of bytes.
-# ruff: noqa: PTH
 
 from __future__ import annotations
 

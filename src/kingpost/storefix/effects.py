@@ -7,7 +7,6 @@ Directories are opened once and entries named relative to them, so that nothing 
 meanwhile can lead a change somewhere else.
 """
 # Descriptors and bytes, not pathlib: names need not be text.
-# ruff: noqa: PTH
 
 from __future__ import annotations
 

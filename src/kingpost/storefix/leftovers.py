@@ -1,6 +1,5 @@
 """What lies around a store: trash of builds that ended early, dead sessions, damaged caches, causes of damage."""
 # Bytes and descriptors, not pathlib: names need not be text.
-# ruff: noqa: PTH
 
 from __future__ import annotations
 
@@ -61,12 +60,10 @@ def find_trash(store: StoreRoot, names: Iterable[str]) -> list[Finding]:
         what = trash(name)
         if what and not _in_use(store, name):
             found.append(_leftover(store.path(name), what))
-    links = store.real_store / ".links"
-    for name in _list(links):
-        if name.startswith(".tmp-link-"):
-            found.append(_leftover(store.path(f".links/{name}"), "half-made hard link"))
-    for name in _list(store.state_dir / "builds"):
-        found.append(_leftover(str(store.state_dir / "builds" / name), "directory of a build"))
+    half = [name for name in _list(store.real_store / ".links") if name.startswith(".tmp-link-")]
+    found += [_leftover(store.path(f".links/{name}"), "half-made hard link") for name in half]
+    builds = store.state_dir / "builds"
+    found += [_leftover(str(builds / name), "directory of a build") for name in _list(builds)]
     return found
 
 
@@ -226,15 +223,10 @@ def causes(store: StoreRoot, settings: Settings) -> list[Finding]:
 
 def interrupted(store: StoreRoot) -> list[Finding]:
     """Find runs of `apply` that did not come to their end."""
-    found = []
-    for name in _list(store.state_dir / "store-fix"):
-        if os.path.exists(store.state_dir / "store-fix" / name / "unfinished"):
-            found.append(
-                Finding(
-                    INTERRUPTED,
-                    NOTE,
-                    str(store.state_dir / "store-fix" / name),
-                    "was interrupted; its backup is whole, and a new plan covers what is left",
-                )
-            )
-    return found
+    runs = store.state_dir / "store-fix"
+    what = "was interrupted; its backup is whole, and a new plan covers what is left"
+    return [
+        Finding(INTERRUPTED, NOTE, str(runs / name), what)
+        for name in _list(runs)
+        if (runs / name / "unfinished").exists()
+    ]

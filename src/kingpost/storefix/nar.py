@@ -4,7 +4,6 @@ Format: src/libutil/archive.cc. Every string is its length in 8 bytes, little-en
 the next multiple of 8.
 """
 # Bytes and descriptors, not pathlib: a file name need not be text, and this is the innermost loop.
-# ruff: noqa: PTH
 
 from __future__ import annotations
 

@@ -4,7 +4,6 @@ Source: LocalStore::findRoots, findRuntimeRoots and findTempRoots in src/libstor
 into the store, or to another symlink into the store, are roots; so is a regular file named like a store path.
 """
 # Bytes and descriptors, not pathlib: names need not be text, and /proc is read file by file.
-# ruff: noqa: PTH
 
 from __future__ import annotations
 

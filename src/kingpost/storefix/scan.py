@@ -1,0 +1,425 @@
+"""Look at a store and say what is wrong with it. Reads only, takes no lock that anybody waits for."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from . import contents, findings, leftovers, nar, roots
+from .compare import PLAIN_NAME, Comparison, compare
+from .database import MalformedError, connect, lacks, paths_of
+from .errors import CannotLookError
+from .findings import NOTE, PROBLEM, Finding
+from .integrity import (
+    ForeignKeys,
+    Wal,
+    foreign_keys,
+    pages_look_sound,
+    schema_complaint,
+    sqlite_complaint,
+    write_ahead_log,
+)
+from .liveness import Liveness
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from .interface import Settings, StoreRoot
+    from .progress import Progress
+
+_LABELLED = 1000  # so many damaged rows at most are traced to what needs them; a plan traces all
+_TRACED = 20  # so many of them to several roots
+
+# Length and prefix only: a pattern over 64 characters of every row takes longer than all the rest.
+_UNHASHED = "select id, path from ValidPaths where length(hash) != 71 or substr(hash, 1, 7) != 'sha256:'"
+
+
+@dataclass
+class Scan:
+    """What was seen.
+
+    Attributes:
+        store: The store.
+        rows: Number of registered paths.
+        names: Number of names in the store directory.
+        database: What SQLite says against the database as a whole; empty if it is usable.
+        lost: Rows whose path is not on disk: id to base name.
+        invalid: Rows that can be no path of this store: id to what they say.
+        unhashed: Rows without a usable hash: id to base name.
+        keys: What points to rows that are not there.
+        orphans: Base names on disk without a row, leftovers excluded.
+        wrong: Rows whose content was hashed and is not what it should be: id to what it is.
+        bad_links: Names in `.links` that do not fit their content.
+        roots: Everything that keeps paths alive.
+        findings: All of this for people and JSON, most important first.
+        hashed: Contents were looked at.
+        seconds: How long it took.
+
+    """
+
+    store: StoreRoot
+    rows: int = 0
+    names: int = 0
+    database: str = ""
+    lost: dict[int, str] = field(default_factory=dict)
+    invalid: dict[int, str] = field(default_factory=dict)
+    unhashed: dict[int, str] = field(default_factory=dict)
+    keys: ForeignKeys = field(default_factory=ForeignKeys)
+    orphans: list[str] = field(default_factory=list)
+    wrong: dict[int, contents.Wrong] = field(default_factory=dict)
+    bad_links: list[str] = field(default_factory=list)
+    roots: list[roots.Root] = field(default_factory=list)
+    findings: list[Finding] = field(default_factory=list)
+    hashed: bool = False
+    seconds: float = 0.0
+
+    @property
+    def healthy(self) -> bool:
+        """Tell whether nothing is wrong; notes do not count."""
+        return not any(finding.severity == PROBLEM for finding in self.findings)
+
+
+def scan(
+    store: StoreRoot,
+    settings: Settings,
+    progress: Progress,
+    *,
+    hashed: bool = False,
+    environment: Mapping[str, str] | None = None,
+) -> Scan:
+    """Look at a store.
+
+    Args:
+        store: The store.
+        settings: Its nix.conf.
+        progress: Shown while contents are hashed.
+        hashed: Whether to hash every path and have SQLite check the whole database.
+        environment: Where the narinfo cache of this user is; os.environ by default.
+
+    Raises:
+        CannotLookError: The store cannot be read.
+
+    """
+    start = time.monotonic()
+    result = Scan(store, hashed=hashed)
+    names: set[bytes] = set()
+    try:
+        names = _look(result, thorough=hashed)
+    except OSError as error:
+        raise CannotLookError(
+            "the store cannot be read", where=str(store.real_store), why=str(error), fix="run this as root"
+        ) from error
+    except (MalformedError, sqlite3.DatabaseError) as error:
+        result.database = getattr(error, "why", "") or str(error)
+    if result.database:
+        names = set(os.listdir(os.fsencode(store.real_store))) - {b".links"}
+        result.names = len(names)
+    result.orphans = sorted(
+        name
+        for name in map(os.fsdecode, names)
+        if PLAIN_NAME.fullmatch(os.fsencode(name)) and not _is_trash(store, name)
+    )
+    unsettled = bool(result.lost or result.orphans or result.keys.ghosts or result.invalid)
+    result.roots = roots.find(store, processes=unsettled or hashed)
+    if not result.database:
+        connection = connect(store.database)
+        try:
+            if hashed:
+                _hash(result, connection, progress)
+            _describe_rows(result, connection)
+            _describe_roots(result, connection)
+        finally:
+            connection.close()
+    _describe_database(result)
+    _describe_rest(result, names, settings, environment)
+    result.seconds = time.monotonic() - start
+    return result
+
+
+def _look(result: Scan, *, thorough: bool) -> set[bytes]:
+    """Compare rows with names while SQLite checks the keys; give the names without a row."""
+    store = result.store
+    connection = connect(store.database)
+    try:
+        missing = lacks(connection)
+        if missing:
+            result.database = f"{missing} is missing"
+            return set()
+        with ThreadPoolExecutor(2) as pool:
+            keys = pool.submit(_keys, store)
+            sound = pool.submit(pages_look_sound, store.database)
+            compared = compare(store)
+            result.keys, result.unhashed = keys.result()
+            if thorough or not sound.result():
+                result.database = sqlite_complaint(connection, thorough=thorough)
+        _identify(result, compared, connection)
+        return compared.unregistered
+    finally:
+        connection.close()
+
+
+def _keys(store: StoreRoot) -> tuple[ForeignKeys, dict[int, str]]:
+    connection = connect(store.database)
+    try:
+        found = foreign_keys(connection)
+        prefix = store.store_dir + "/"
+        unhashed = {
+            row: path[len(prefix) :] for row, path in connection.execute(_UNHASHED) if path.startswith(prefix)
+        }
+        return found, unhashed
+    finally:
+        connection.close()
+
+
+def _identify(result: Scan, compared: Comparison, connection: sqlite3.Connection) -> None:
+    """Give lost and invalid paths their ids."""
+    result.rows = compared.rows
+    result.names = compared.rows - len(compared.lost) - len(compared.invalid) + len(compared.unregistered)
+    prefix = os.fsencode(result.store.store_dir + "/")
+    query = "select id from ValidPaths where path = cast(? as text)"
+    for name in compared.lost:
+        row = connection.execute(query, (prefix + name,)).fetchone()
+        if row:  # otherwise it was deregistered meanwhile
+            result.lost[row[0]] = os.fsdecode(name)
+    for path in compared.invalid:
+        row = connection.execute(query, (path,)).fetchone()
+        if row:
+            result.invalid[row[0]] = os.fsdecode(path)
+    for row_id in (*result.lost, *result.invalid):
+        result.unhashed.pop(row_id, None)
+
+
+def _is_trash(store: StoreRoot, name: str) -> bool:
+    """Tell whether a name that looks like a store path is rather a leftover or lock of one."""
+    if not leftovers.trash(name):
+        return False
+    if not name.endswith(".lock"):
+        return True
+    try:
+        return (store.real_store / name).lstat().st_size <= 1
+    except OSError:
+        return True
+
+
+def _hash(result: Scan, connection: sqlite3.Connection, progress: Progress) -> None:
+    """Hash every path that is on disk, and every file of `.links`."""
+    store = result.store
+    real = os.fsencode(store.real_store) + b"/"
+    cut = len(store.store_dir) + 1
+    skipped = result.lost.keys() | result.invalid.keys() | result.unhashed.keys()
+    tasks = [
+        contents.Task(row, real + os.fsencode(path[cut:]), nar_hash, size or 0)
+        for row, path, nar_hash, size in connection.execute(
+            "select id, path, hash, narSize from ValidPaths order by path"
+        )
+        if row not in skipped
+    ]
+    links: list[str] = []
+    directory = real + b".links"
+    if os.path.isdir(directory) and not os.path.islink(directory):
+        for entry in os.scandir(directory):
+            task = contents.link_task(directory, entry.name, 0)
+            if task:
+                tasks.append(contents.Task(-1 - len(links), task.place, task.nar_hash, 0))
+                links.append(os.fsdecode(entry.name))
+    total = sum(task.nar_size for task in tasks)
+    with progress.task("hashing", total, "bytes") as advance:
+        for wrong in contents.check(tasks, lambda _paths, size: advance(size)):
+            if wrong.key >= 0:
+                result.wrong[wrong.key] = wrong
+            else:
+                result.bad_links.append(links[-1 - wrong.key])
+    result.bad_links.sort()
+
+
+def _describe_rows(result: Scan, connection: sqlite3.Connection) -> None:
+    """Turn rows into findings, with what needs them if they are not too many."""
+    store, add = result.store, result.findings.append
+    damaged = [*result.lost, *result.invalid, *result.wrong, *result.unhashed, *result.keys.ghosts]
+    needed: dict[int, tuple[str, ...]] = {}
+    if 0 < len(damaged) <= _LABELLED:
+        liveness = Liveness(connection, store, result.roots)
+        labels = liveness.live(damaged)
+        for position, row in enumerate(row for row in damaged if row in labels):
+            needed[row] = tuple(liveness.needed_by(row)) if position < _TRACED else (labels[row],)
+    for row, name in sorted(result.lost.items(), key=lambda item: item[1]):
+        add(Finding(findings.LOST_PATH, PROBLEM, store.path(name), "is registered, but not on disk",
+                    needed.get(row, ()), {"id": row}))  # fmt: skip
+    for row, path in sorted(result.invalid.items(), key=lambda item: item[1]):
+        add(Finding(findings.INVALID_ROW, PROBLEM, path, "can be no path of this store; Nix stops at it",
+                    needed.get(row, ()), {"id": row}))  # fmt: skip
+    for ghost in result.keys.ghosts:
+        add(Finding(findings.GHOST_REFERENCE, PROBLEM, f"row {ghost}",
+                    "is referred to, but not there: a garbage collection deletes what it stood for",
+                    needed.get(ghost, ()), {"id": ghost}))  # fmt: skip
+    counts = ((findings.ORPHAN_REFERENCES, result.keys.orphan_references, "Refs"),
+              (findings.ORPHAN_OUTPUTS, result.keys.orphan_outputs, "DerivationOutputs"))  # fmt: skip
+    for code, count, table in counts:
+        if count:
+            add(Finding(code, PROBLEM, f"table {table}", f"{count} rows belong to no registered path",
+                        evidence={"rows": count}))  # fmt: skip
+    for table, count in result.keys.others:
+        add(Finding(findings.ORPHAN_ROWS, PROBLEM, f"table {table}", f"{count} rows point nowhere",
+                    evidence={"rows": count}))  # fmt: skip
+    _describe_wrong(result, connection, needed)
+
+
+def _describe_wrong(result: Scan, connection: sqlite3.Connection, needed: dict[int, tuple[str, ...]]) -> None:
+    """Say of each path with wrong content what can be seen of it."""
+    store, add = result.store, result.findings.append
+    names = paths_of(connection, result.wrong)
+    sizes = {row: connection.execute("select narSize from ValidPaths where id = ?", (row,)).fetchone()[0] or 0
+             for row in names}  # fmt: skip
+    for row, path in sorted(names.items(), key=lambda item: item[1]):
+        wrong = result.wrong[row]
+        if wrong.error:
+            add(
+                Finding(
+                    findings.UNREADABLE_CONTENT, PROBLEM, path, wrong.error, needed.get(row, ()), {"id": row}
+                )
+            )
+            continue
+        empty = _empty_files(store, path)
+        summary = "has other contents than were registered"
+        if sizes[row] > wrong.nar_size:
+            summary += f", {sizes[row] - wrong.nar_size} bytes fewer"
+        if empty:
+            summary += f"; of no bytes: {', '.join(name or 'the file itself' for name in empty[:3])}"
+        evidence = {
+            "id": row,
+            "nar_bytes": wrong.nar_size,
+            "expected_nar_bytes": sizes[row],
+            "got": wrong.nar_hash,
+        }
+        add(Finding(findings.DAMAGED_CONTENT, PROBLEM, path, summary, needed.get(row, ()), evidence))
+    for row, name in sorted(result.unhashed.items(), key=lambda item: item[1]):
+        add(Finding(findings.DAMAGED_CONTENT, PROBLEM, store.path(name), "has no usable hash in the database",
+                    needed.get(row, ()), {"id": row}))  # fmt: skip
+    for name in result.bad_links:
+        add(Finding(findings.DAMAGED_LINK, PROBLEM, store.path(f".links/{name}"),
+                    "is not what its name says; the next optimisation would spread it"))  # fmt: skip
+
+
+def _empty_files(store: StoreRoot, path: str) -> tuple[str, ...]:
+    try:
+        return nar.metadata(store.real(path)).empty_files
+    except OSError:
+        return ()
+
+
+def _describe_roots(result: Scan, connection: sqlite3.Connection) -> None:
+    """Turn roots that lead nowhere, and what they keep that no row knows, into findings."""
+    store = result.store
+    orphans = set(result.orphans)
+    labels: dict[str, list[roots.Root]] = {}
+    for root in result.roots:
+        labels.setdefault(root.base_name, []).append(root)
+    for root in labels.pop("", []):
+        severity = PROBLEM if root.current else NOTE
+        code = findings.DANGLING_ROOT if root.current else findings.STALE_ROOT
+        result.findings.append(Finding(code, severity, root.link, f"{root.label}: its target is gone"))
+    for name, pointing in sorted(labels.items()):
+        needed = tuple(dict.fromkeys(root.label for root in pointing))
+        if name in orphans:
+            result.findings.append(
+                Finding(findings.LIVE_ORPHAN, PROBLEM, store.path(name),
+                        "is needed and on disk, but not registered: a garbage collection deletes it", needed,
+                        {"state": orphan_state(store, name)})
+            )  # fmt: skip
+        elif not os.path.lexists(store.real_store / name):
+            for root in pointing:
+                if root.link:
+                    result.findings.append(
+                        Finding(findings.DANGLING_ROOT, PROBLEM, root.link,
+                                f"{root.label}: {store.path(name)} is gone", needed,
+                                {"path": store.path(name), "current": root.current})
+                    )  # fmt: skip
+    needed_names = set(labels)
+    for name in result.orphans:
+        if name not in needed_names:
+            state = orphan_state(store, name) if len(result.orphans) <= _LABELLED else "unknown"
+            result.findings.append(
+                Finding(findings.ORPHAN, NOTE, store.path(name),
+                        f"is not registered ({state} copy); the next garbage collection deletes it",
+                        evidence={"state": state})
+            )  # fmt: skip
+    del connection
+
+
+def orphan_state(store: StoreRoot, name: str) -> str:
+    """Tell a complete copy from a partial one, as far as the path itself shows it.
+
+    Nix sets every mode and time just before it registers a path: where one is not as Nix leaves it, the copy
+    was cut off. Whether a copy that looks complete is so, only a hash from elsewhere can tell.
+    """
+    try:
+        seen = nar.metadata(store.real_store / name)
+    except OSError:
+        return "unreadable"
+    if not seen.canonical or not seen.nar_size:
+        return "partial"
+    return "seemingly complete"
+
+
+def _describe_database(result: Scan) -> None:
+    """Turn what is wrong with the database as a whole into findings."""
+    store = result.store
+    place = str(store.database)
+    if not store.database.exists():
+        severity = PROBLEM if result.names else NOTE
+        result.database = result.database or "it is missing"
+        result.findings.insert(
+            0, Finding(findings.DATABASE_MISSING, severity, place,
+                       "is missing: Nix makes a new, empty one, and a garbage collection then deletes everything")
+        )  # fmt: skip
+    elif result.database:
+        result.findings.insert(0, Finding(findings.DATABASE_MALFORMED, PROBLEM, place, result.database))
+    try:
+        wal = write_ahead_log(store.database)
+    except OSError:
+        wal = Wal()
+    if wal.torn:
+        result.findings.append(
+            Finding(findings.TORN_WAL, PROBLEM if wal.lost_commits else NOTE, place + "-wal",
+                    f"{wal.lost_commits} transactions behind page {wal.frames} cannot be read: what they "
+                    "registered is on disk without a row",
+                    evidence={"readable_pages": wal.frames, "lost_pages": wal.lost_frames,
+                              "lost_transactions": wal.lost_commits, "cut_off": wal.partial})
+        )  # fmt: skip
+    complaint = schema_complaint(store)
+    if complaint and store.database.exists():
+        # Nix works without the file; it does not with a wrong one.
+        severity = NOTE if complaint == "it is missing" else PROBLEM
+        result.findings.append(
+            Finding(findings.SCHEMA_VERSION, severity, str(store.state_dir / "db" / "schema"), complaint)
+        )
+
+
+def _describe_rest(
+    result: Scan, names: set[bytes], settings: Settings, environment: Mapping[str, str] | None
+) -> None:
+    """Add what lies around the store, and the causes of damage."""
+    store = result.store
+    known = set(result.orphans)
+    others = [name for name in map(os.fsdecode, names) if name not in known]
+    found = leftovers.find_trash(store, others)
+    found += leftovers.serve_processes(store)
+    found += leftovers.narinfo_caches(store, os.environ if environment is None else environment)
+    found += leftovers.interrupted(store)
+    found += [
+        Finding(
+            findings.UNKNOWN_NAME,
+            NOTE,
+            f"{store.store_dir}/{name}",
+            "is no store path; a garbage collection deletes it",
+        )
+        for name in sorted(others)
+        if not leftovers.trash(name)
+    ]
+    found += leftovers.causes(store, settings)
+    result.findings += found
+    result.findings.sort(key=lambda finding: finding.severity != PROBLEM)

@@ -6,6 +6,7 @@ Only shapes that nothing else has: a false alarm here would teach people to igno
 from __future__ import annotations
 
 import re
+from itertools import pairwise
 from typing import Final
 
 _SHAPES: Final[tuple[tuple[str, re.Pattern[str]], ...]] = (
@@ -50,14 +51,16 @@ def is_secret_name(key: str) -> bool:
 
 
 def is_key_material(text: str) -> bool:
-    """Tell whether a whole text is base64 of 30 random bytes or more: upper and lower case and digits."""
-    return (
-        _KEY_MATERIAL.fullmatch(text) is not None
-        and not text.startswith("/")
-        and any(c.isupper() for c in text)
-        and any(c.islower() for c in text)
-        and any(c.isdigit() for c in text)
-    )
+    """Tell whether a whole text is base64 of 30 random bytes or more, and no path or name made of words.
+
+    Of random characters about two in three are of another class (upper, lower, digit, sign) than the one before;
+    of `secrets/Hosts/Node1/AtticEnvironment` one in four.
+    """
+    if _KEY_MATERIAL.fullmatch(text) is None or text.startswith("/"):
+        return False
+    classes = [("u" if c.isupper() else "l" if c.islower() else "d" if c.isdigit() else "s") for c in text]
+    changes = sum(one != other for one, other in pairwise(classes))
+    return {"u", "l", "d"} <= set(classes) and changes > 0.5 * len(text)
 
 
 def redacted(text: str) -> str:

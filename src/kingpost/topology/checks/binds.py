@@ -74,9 +74,9 @@ def _sockets(scene: Scene) -> Iterator[Socket]:
     why="the second to start fails with `Address already in use`, or takes the first one's connections",
     fix="give one of them another port",
     example=Example(
-        bad='[attic.second]\nhost = "node1"\nport = 8083\nsecret = "attic"',
-        good='[attic.second]\nhost = "node1"\nport = 8084\nsecret = "attic"',
-        at=("attic", "second", "port"),
+        bad='[buckets.own]\nprovider = "garage"\nlistener = { host = "node1", port = 8083 }',
+        good='[buckets.own]\nprovider = "garage"\nlistener = { host = "node1", port = 3900 }',
+        at=("buckets", "own", "listener", "port"),
     ),
     stage=Stage.DERIVED,
 )

@@ -29,15 +29,16 @@ if TYPE_CHECKING:
 def shared_fate(scene: Scene) -> Iterator[Finding]:
     """Find buckets, and self-hosted stores of several buckets, that hold both a cache and state."""
     stores: dict[tuple[object, ...], list[tuple[str, Bucket]]] = {}
+    used = {getattr(attic.storage, "bucket", None) for attic in scene.topology.attic.values()}
     for name, bucket in scene.topology.buckets.items():
-        if "cache" in bucket.holds and "iac-state" in bucket.holds:
+        if "iac-state" in bucket.holds and ("cache" in bucket.holds or name in used):
             yield Finding(
                 ("buckets", name, "holds"), f"the bucket {name} holds both a cache and infrastructure state"
             )
         elif server := _self_hosted(bucket):
             stores.setdefault(server, []).append((name, bucket))
     for members in stores.values():
-        caches = [name for name, bucket in members if "cache" in bucket.holds]
+        caches = [name for name, bucket in members if "cache" in bucket.holds or name in used]
         for name, bucket in members:
             if caches and "iac-state" in bucket.holds:
                 yield Finding(

@@ -167,6 +167,29 @@ def unreadable(scene: Scene) -> Iterator[Finding]:
         )
 
 
+@check(
+    "KP-CACHE-AUDIT",
+    title="An audit of a private cache has a token",
+    why="Attic answers it with 401 and 404 for every path, as it would for a cache that is lost",
+    fix="give the audit a `token`: a secret with a token that may pull",
+    example=Example(
+        bad="[attic.home.caches.drafts]\npublic = false\n\n"
+        '[audits.nightly]\ncache = "attic:home/drafts"\nrunner = "host"',
+        good="[attic.home.caches.drafts]\npublic = false\n\n"
+        '[audits.nightly]\ncache = "attic:home/drafts"\nrunner = "host"\ntoken = "push"',
+        at=("audits", "nightly"),
+    ),
+)
+def blind_audit(scene: Scene) -> Iterator[Finding]:
+    """Find audits of private Attic caches without a token."""
+    for name, audit in scene.topology.audits.items():
+        ref = scene.cache(audit.cache)
+        if ref is None or ref.kind != "attic" or audit.token is not None:
+            continue
+        if not scene.topology.attic[ref.server].caches[ref.cache].public:
+            yield Finding(("audits", name), f"{ref} is private, and the audit {name} has no token")
+
+
 def _has_token(scene: Scene, host: str, ref: CacheRef) -> bool:
     for token in scene.topology.attic[ref.server].tokens.values():
         secret = scene.topology.secrets.get(token.secret or "")

@@ -166,8 +166,8 @@ def etcd_quota(scene: Scene) -> Iterator[Finding]:
     why="one build takes the host's memory, and the cache or cluster that every other build needs is killed",
     fix='give the runner `memory_per_job`, for example "2GiB"',
     example=Example(
-        bad='[runners.second]\nexecutor = "docker"\nhost = "node1"\nimage = "nixos/nix:2.31.2"\nconcurrency = 2',
-        good='[runners.second]\nexecutor = "docker"\nhost = "node1"\nimage = "nixos/nix:2.31.2"\nconcurrency = 2\n'
+        bad='[runners.second]\nexecutor = "docker"\nhost = "node1"\nimage = "nixos/nix:2.31.2"\ntoken = "runner"',
+        good='[runners.second]\nexecutor = "docker"\nhost = "node1"\nimage = "nixos/nix:2.31.2"\ntoken = "runner"\n'
         'memory_per_job = "1GiB"',
         at=("runners", "second"),
     ),
@@ -206,9 +206,11 @@ def jobs_unlimited(scene: Scene) -> Iterator[Finding]:
     example=Example(
         bad='[clusters.k3s]\nhost = "laptop"\nmemory_max = "8GiB"\nnamespaces = { ci = { memory = "2GiB" } }\n\n'
         '[runners.pods]\nexecutor = "kubernetes"\ncluster = "k3s"\nnamespace = "ci"\nimage = "alpine:3.22"\n'
+        'token = "runner"\n'
         'concurrency = 4\nmemory_per_job = "1GiB"',
         good='[clusters.k3s]\nhost = "laptop"\nmemory_max = "8GiB"\nnamespaces = { ci = { memory = "4GiB" } }\n\n'
         '[runners.pods]\nexecutor = "kubernetes"\ncluster = "k3s"\nnamespace = "ci"\nimage = "alpine:3.22"\n'
+        'token = "runner"\n'
         'concurrency = 4\nmemory_per_job = "1GiB"',
         at=("runners", "pods", "concurrency"),
     ),

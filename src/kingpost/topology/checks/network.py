@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import combinations
 from typing import TYPE_CHECKING
 
-from kingpost.topology.checks.registry import Example, Finding, Path, check
+from kingpost.topology.checks.registry import Example, Finding, Path, Stage, check
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -40,7 +40,7 @@ def overlaps(scene: Scene) -> Iterator[Finding]:
     for name, host in scene.topology.hosts.items():
         ranges = [*_attached(scene.topology, host), *_docker(name, host), *clusters.get(name, ())]
         for (_, one, first), (path, other, second) in combinations(ranges, 2):
-            if first.overlaps(second):
+            if min(first.prefixlen, second.prefixlen) > 0 and first.overlaps(second):
                 yield Finding(path, f"on {name}, {other} {second} overlaps {one} {first}")
 
 
@@ -182,3 +182,47 @@ def deploy_networks(scene: Scene) -> Iterator[Finding]:
             continue
         if topology.networks[over].kind != "public" or not source.internet:
             yield Finding(path, f"{name} is deployed from {host.deploy.source}, which is not on {over}")
+
+
+@check(
+    "KP-NET-TUNNEL",
+    title="A tunnel's ssh connection can be made",
+    why="ssh would dial an address that the tunnel's host does not reach, and the tunnel never comes up",
+    fix='give both hosts an address on one network, and name it: `network = "NAME"`',
+    example=Example(
+        bad='[networks.lan]\nkind = "lan"\n\n[hosts.laptop.addresses]\nlan = "192.168.1.20"\n\n'
+        '[tunnels.attic]\nhost = "laptop"\nlisten = "127.0.0.1:8083"\nservice = "attic:home"\nnetwork = "lan"',
+        good='[tunnels.attic]\nhost = "laptop"\nlisten = "127.0.0.1:8083"\nservice = "attic:home"\n'
+        'network = "tailnet"',
+        at=("tunnels", "attic", "network"),
+    ),
+    stage=Stage.DERIVED,
+)
+def tunnel_networks(scene: Scene) -> Iterator[Finding]:
+    """Find tunnels whose ends share no network, or not the one that they name."""
+    topology = scene.topology
+    for name, tunnel in topology.tunnels.items():
+        location = scene.platform.find_service(tunnel.service).location
+        far = scene.host_of(getattr(location, "host", None), getattr(location, "cluster", None))
+        here, there = topology.hosts[tunnel.host], topology.hosts.get(far or "")
+        if there is None:
+            continue
+        if far == tunnel.host:
+            yield Finding(
+                ("tunnels", name, "host"),
+                f"the tunnel {name} leads from {far} to {far} itself",
+                why="what it leads to is on the same host, and is reached there without it",
+                fix="remove the tunnel, or correct its `host`",
+            )
+            continue
+        candidates = [tunnel.network] if tunnel.network else list(topology.networks)
+        shared = [
+            network
+            for network in candidates
+            if network in there.addresses
+            and (network in here.addresses or (topology.networks[network].kind == "public" and here.internet))
+        ]
+        if not shared:
+            over = f"over {tunnel.network}" if tunnel.network else "over any network"
+            path: Path = ("tunnels", name, *(["network"] if tunnel.network else []))
+            yield Finding(path, f"{tunnel.host} does not reach {far} {over}, as the tunnel {name} needs")

@@ -121,8 +121,8 @@ def writable_nix(scene: Scene) -> Iterator[Finding]:
     why="docker refuses to create the container: `Duplicate mount point`",
     fix="remove one of the two; what `nix` needs is mounted without being listed",
     example=Example(
-        bad='[runners.blog]\nvolumes = ["/cache", "/srv/cache:/cache"]',
-        good='[runners.blog]\nvolumes = ["/srv/cache:/cache"]',
+        bad='[runners.blog]\nvolumes = ["/data", "/srv/data:/data"]',
+        good='[runners.blog]\nvolumes = ["/srv/data:/data"]',
         at=("runners", "blog", "volumes", 1),
     ),
 )

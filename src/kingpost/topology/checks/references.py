@@ -206,8 +206,8 @@ def placed_once(scene: Scene) -> Iterator[Finding]:
     why="where its jobs run decides every address that they use",
     fix="give `host` to a shell or docker runner, `cluster` to a kubernetes one",
     example=Example(
-        bad='[runners.second]\nexecutor = "shell"',
-        good='[runners.second]\nexecutor = "shell"\nhost = "laptop"',
+        bad='[runners.second]\nexecutor = "shell"\ntoken = "runner"',
+        good='[runners.second]\nexecutor = "shell"\ntoken = "runner"\nhost = "laptop"',
         at=("runners", "second"),
     ),
     stage=Stage.FOUNDATION,
@@ -233,9 +233,9 @@ def runner_placed(scene: Scene) -> Iterator[Finding]:
     why="a container reaches its host at the bridge's gateway, which is only known when it is pinned",
     fix="declare the engine: `docker = {}` pins docker0 to 172.17.0.1/16",
     example=Example(
-        bad='[runners.second]\nexecutor = "docker"\nhost = "laptop"\nimage = "alpine:3.22"',
+        bad='[runners.second]\nexecutor = "docker"\nhost = "laptop"\nimage = "alpine:3.22"\ntoken = "runner"',
         good="[hosts.laptop]\ndocker = {}\n\n"
-        '[runners.second]\nexecutor = "docker"\nhost = "laptop"\nimage = "alpine:3.22"',
+        '[runners.second]\nexecutor = "docker"\nhost = "laptop"\nimage = "alpine:3.22"\ntoken = "runner"',
         at=("runners", "second", "host"),
     ),
     stage=Stage.FOUNDATION,
@@ -302,3 +302,43 @@ def bucket_placed(scene: Scene) -> Iterator[Finding]:
             )
         elif not bucket.listener and not bucket.endpoint and bucket.provider != "aws":
             yield Finding(path, f"the bucket {name} has neither an endpoint nor a listener")
+
+
+@check(
+    "KP-PLACE-ATTIC",
+    title="A host runs one Attic server",
+    why="NixOS has one `services.atticd` on a host",
+    fix="declare the caches under one server, which holds any number of them, or move one to another host",
+    example=Example(
+        bad='[attic.second]\nhost = "node1"\nport = 8090\nsecret = "attic"',
+        good="[attic.home.caches.second]\npublic = true",
+        at=("attic", "second", "host"),
+    ),
+    stage=Stage.FOUNDATION,
+)
+def one_attic(scene: Scene) -> Iterator[Finding]:
+    """Find hosts with a second Attic server."""
+    first: dict[str, str] = {}
+    for name, attic in scene.topology.attic.items():
+        if attic.host is not None and first.setdefault(attic.host, name) != name:
+            yield Finding(
+                ("attic", name, "host"), f"{attic.host} runs the Attic server {first[attic.host]} already"
+            )
+
+
+@check(
+    "KP-TEXT",
+    title="Text holds characters that every format can hold",
+    why="neither Nix nor an environment nor a file's name can hold NUL, or half a surrogate pair",
+    fix="remove the character",
+    example=Example(
+        bad='[secrets.attic]\nsource = "secrets/attic\\u0000.age"',
+        good='[secrets.attic]\nsource = "secrets/attic.age"',
+        at=("secrets", "attic", "source"),
+    ),
+)
+def unwritable(scene: Scene) -> Iterator[Finding]:
+    """Find texts that could not be rendered."""
+    for path, text in scene.texts:
+        if any(char == "\0" or "\ud800" <= char <= "\udfff" for char in text):
+            yield Finding(path, f"{dotted(path)} holds a character that cannot be written")

@@ -57,13 +57,56 @@ def no_jobs(scene: Scene) -> Iterator[Finding]:
 
 
 @check(
+    "KP-RUNNER-TOKEN",
+    title="A runner has a token",
+    why="GitLab gives jobs to a runner that shows its glrt- token, and to no other",
+    fix='create the runner in GitLab, encrypt its token, and name the secret: `token = "NAME"`',
+    example=Example(
+        bad='[runners.second]\nexecutor = "shell"\nhost = "laptop"',
+        good='[runners.second]\nexecutor = "shell"\nhost = "laptop"\ntoken = "runner"',
+        at=("runners", "second"),
+    ),
+)
+def no_token(scene: Scene) -> Iterator[Finding]:
+    """Find runners without a token."""
+    for name, runner in scene.topology.runners.items():
+        if runner.token is None:
+            yield Finding(("runners", name), f"the runner {name} has no token")
+
+
+@check(
+    "KP-RUNNER-USERS",
+    title="The shell runners of a host run as one user",
+    why="one gitlab-runner process serves all runners of its host, and runs shell jobs as the one user it runs as",
+    fix="give them the same `user`, or move one to another host",
+    example=Example(
+        bad='[runners.second]\nexecutor = "shell"\nhost = "laptop"\ntoken = "runner"\nuser = "ann"',
+        good='[runners.second]\nexecutor = "shell"\nhost = "laptop"\ntoken = "runner"\nuser = "gitlab-runner"',
+        at=("runners", "second", "user"),
+    ),
+)
+def several_users(scene: Scene) -> Iterator[Finding]:
+    """Find shell runners of one host with different users."""
+    first: dict[str | None, tuple[str, str]] = {}
+    for name, runner in scene.topology.runners.items():
+        if runner.executor != "shell":
+            continue
+        other, user = first.setdefault(runner.host, (name, runner.user))
+        if user != runner.user:
+            yield Finding(
+                ("runners", name, "user"),
+                f"on {runner.host}, the shell runner {name} runs as {runner.user} and {other} as {user}",
+            )
+
+
+@check(
     "KP-RUNNER-IMAGE",
     title="A container runner has an image",
     why="gitlab-runner refuses a docker runner without a default image, and fails a pod's job that names none",
     fix='give the runner an image, for example `image = "nixos/nix:2.31.2"`',
     example=Example(
-        bad='[runners.second]\nexecutor = "docker"\nhost = "node1"\nmemory_per_job = "1GiB"',
-        good='[runners.second]\nexecutor = "docker"\nhost = "node1"\nmemory_per_job = "1GiB"\n'
+        bad='[runners.second]\nexecutor = "docker"\nhost = "node1"\nmemory_per_job = "1GiB"\ntoken = "runner"',
+        good='[runners.second]\nexecutor = "docker"\nhost = "node1"\nmemory_per_job = "1GiB"\ntoken = "runner"\n'
         'image = "nixos/nix:2.31.2"',
         at=("runners", "second"),
     ),
@@ -97,9 +140,9 @@ def no_image(scene: Scene) -> Iterator[Finding]:
 def ignored(scene: Scene) -> Iterator[Finding]:
     """Find settings that do nothing with the runner's executor."""
     unused = {
-        "shell": ("image", "volumes", "network", "privileged", "nix", "cpus"),
-        "docker": ("namespace",),
-        "kubernetes": ("network",),
+        "shell": ("image", "volumes", "network", "privileged", "nix", "cpus", "namespace"),
+        "docker": ("namespace", "user"),
+        "kubernetes": ("network", "user", "volumes"),
     }
     for name, runner in scene.topology.runners.items():
         for key in unused[runner.executor]:

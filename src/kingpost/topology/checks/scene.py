@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from kingpost.topology.names import CacheRef, UnknownNameError, all_caches, match_name
 
@@ -74,6 +74,11 @@ class Scene:
                     yield ("pipelines", name, "push", index), name, push
 
     @cached_property
+    def texts(self) -> list[tuple[Path, str]]:
+        """Give every text that was written, with its path."""
+        return list(_texts(self.topology.model_dump(mode="json", by_alias=True, exclude_unset=True), ()))
+
+    @cached_property
     def reads(self) -> dict[CacheRef, Path]:
         """Give every cache that some context substitutes from, with one place that says so."""
         return {ref: path for lists in self.read_lists.values() for path, ref in reversed(lists)}
@@ -110,6 +115,17 @@ class Scene:
             return host
         found = self.topology.clusters.get(cluster) if cluster is not None else None
         return found.host if found else None
+
+
+def _texts(value: Any, path: Path) -> Iterator[tuple[Path, str]]:
+    if isinstance(value, str):
+        yield path, value
+    elif isinstance(value, dict):
+        for key, inner in value.items():
+            yield from _texts(inner, (*path, key))
+    elif isinstance(value, list):
+        for index, inner in enumerate(value):
+            yield from _texts(inner, (*path, index))
 
 
 def hint(word: str, known: Iterable[str], what: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from kingpost.topology.caches import BucketStorage, Postgres
 from kingpost.topology.checks.registry import Example, Finding, Path, check
@@ -32,8 +32,7 @@ _S3: Final = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
 )
 def in_clear_text(scene: Scene) -> Iterator[Finding]:
     """Find secrets in any text. Their values are never repeated."""
-    data = scene.topology.model_dump(mode="json", by_alias=True, exclude_unset=True)
-    for path, text in _texts(data, ()):
+    for path, text in scene.texts:
         kind = None if text in scene.topology.secrets else secret_shape(text)
         if kind is None and "settings" in path and (is_secret_name(str(path[-1])) or is_key_material(text)):
             kind = "a secret"
@@ -41,17 +40,6 @@ def in_clear_text(scene: Scene) -> Iterator[Finding]:
             kind = "what looks like key material in base64"
         if kind and text:
             yield Finding(path, f"{dotted(path)} holds {kind}")
-
-
-def _texts(value: Any, path: Path) -> Iterator[tuple[Path, str]]:
-    if isinstance(value, str):
-        yield path, value
-    elif isinstance(value, dict):
-        for key, inner in value.items():
-            yield from _texts(inner, (*path, key))
-    elif isinstance(value, list):
-        for index, inner in enumerate(value):
-            yield from _texts(inner, (*path, index))
 
 
 @check(
@@ -134,27 +122,50 @@ _ANY: Final = frozenset({"env", "raw"})
 
 
 def _uses(scene: Scene) -> Iterator[Use]:
+    yield from _server_uses(scene)
+    yield from _job_uses(scene)
+
+
+def _server_uses(scene: Scene) -> Iterator[Use]:
+    """Give what systemd reads, as root, before it starts a server or a runner."""
     topology = scene.topology
     for name, attic in topology.attic.items():
-        host = attic.host
+        what = f"the Attic server {name}"
         if attic.secret:
-            yield Use(("attic", name, "secret"), attic.secret, host, "root", _ENV, f"the Attic server {name}")
-        if isinstance(attic.storage, BucketStorage):
-            bucket = topology.buckets.get(attic.storage.bucket)
-            if bucket and bucket.credentials:
-                path: Path = ("buckets", attic.storage.bucket, "credentials")
-                yield Use(path, bucket.credentials, host, "root", _ENV, f"the Attic server {name}")
+            yield Use(("attic", name, "secret"), attic.secret, attic.host, "root", _ENV, what)
+        stored_in = attic.storage.bucket if isinstance(attic.storage, BucketStorage) else ""
+        bucket = topology.buckets.get(stored_in)
+        if bucket and bucket.credentials:
+            path: Path = ("buckets", stored_in, "credentials")
+            yield Use(path, bucket.credentials, attic.host, "root", _ENV, what)
     for name, runner in topology.runners.items():
         if runner.token:
             yield Use(
                 ("runners", name, "token"), runner.token, runner.host, "root", _ANY, f"the runner {name}"
             )
-    for path, name, push in scene.pushes():
-        found = topology.runners.get(topology.pipelines[name].runner)
-        if found and push.token.secret:
-            user = found.user if found.executor == "shell" else "root"
-            where = (*path, "token", "secret")
-            yield Use(where, push.token.secret, found.host, user, _ANY, f"the pipeline {name}")
+
+
+def _job_uses(scene: Scene) -> Iterator[Use]:
+    """Give what jobs read: a shell job as its runner's user, one in a container as the container's root."""
+    topology = scene.topology
+    wanted: list[tuple[Path, str, str | None, str]] = [
+        (("audits", name, "token"), audit.runner or "", audit.token, f"the audit {name}")
+        for name, audit in topology.audits.items()
+    ]
+    wanted += [
+        (
+            (*path, "token", "secret"),
+            topology.pipelines[name].runner,
+            push.token.secret,
+            f"the pipeline {name}",
+        )
+        for path, name, push in scene.pushes()
+    ]
+    for path, runner_name, secret, what in wanted:
+        runner = topology.runners.get(runner_name)
+        if runner and secret:
+            user = runner.user if runner.executor == "shell" else "root"
+            yield Use(path, secret, runner.host, user, _ANY, what)
 
 
 @check(

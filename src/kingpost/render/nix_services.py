@@ -61,7 +61,8 @@ def _atticd(on: OnHost, name: str, attic: Attic) -> dict[str, Any]:
         # The stock module's own database.url would win over ATTIC_SERVER_DATABASE_URL.
         settings["database"] = nix_text.force({})
     local_postgres = isinstance(attic.database, Postgres) and not database_in_secret(attic)
-    after = _units_before_bind(on, on.platform.listeners[f"attic:{name}"].bind)
+    wants = _units_before_bind(on, on.platform.listeners[f"attic:{name}"].bind)
+    postgres_unit = _postgres_unit(on.platform.topology.site.nixos)
     secret = secret_file(on, attic.secret) if attic.secret in on.secrets else None
     credentials = _bucket_credentials(on, attic)
     return {
@@ -70,9 +71,10 @@ def _atticd(on: OnHost, name: str, attic: Attic) -> dict[str, Any]:
         "environment": attic_environment(on.platform, name),
         "secret": secret,
         "credentials": credentials,
-        "after": after,
+        "after": [*wants, postgres_unit] if local_postgres else wants,
+        "wants": wants,
         "database": attic.database.name if local_postgres and isinstance(attic.database, Postgres) else None,
-        "postgres_unit": _postgres_unit(on.platform.topology.site.nixos),
+        "postgres_unit": postgres_unit,
         "writable": _outside_state(attic),
     }
 

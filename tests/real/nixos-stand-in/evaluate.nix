@@ -1,0 +1,54 @@
+# evaluate.nix: what a rendered host's configuration becomes, as a value that prints as JSON.
+#
+#   module   the rendered host's folder
+#   lib      a nixpkgs `lib`, or the stand-in beside this file
+#   extra    what a host's own flake adds
+{ module, lib ? ./lib.nix, extra ? { }, shell ? "/bin/sh" }:
+
+let
+  # Real derivations, so that tests can build and run the scripts.
+  file = name: mode: text: derivation {
+    inherit name text mode;
+    system = builtins.currentSystem;
+    builder = shell;
+    passAsFile = [ "text" ];
+    args = [ "-c" "cat \"$textPath\" >\"$out\"; chmod \"$mode\" \"$out\"" ];
+    PATH = "/usr/bin:/bin";
+  };
+  directory = name: path: text: derivation {
+    inherit name path text;
+    system = builtins.currentSystem;
+    builder = shell;
+    passAsFile = [ "text" ];
+    args = [ "-c" "mkdir -p \"$(dirname \"$out/$path\")\"; cat \"$textPath\" >\"$out/$path\"" ];
+    PATH = "/usr/bin:/bin";
+  };
+  pkgs = {
+    writeShellScript = name: text: file name "0555" "#!/usr/bin/env bash\n${text}";
+    writeText = name: text: file name "0444" text;
+    writeTextDir = path: text: directory "text-dir" path text;
+    coreutils = "/coreutils";
+    openssh = "/openssh";
+    git = file "git" "0444" "";
+    attic-client = file "attic-client" "0444" "";
+    cachix = file "cachix" "0444" "";
+  };
+
+  config = ((import lib).evalModules {
+    modules = [
+      ./options.nix
+      module
+      extra
+    ];
+    specialArgs = { inherit pkgs; };
+  }).config;
+in
+config
+// {
+  # As JSON a path would be copied to the store.
+  age.secrets = builtins.mapAttrs (_: secret: secret // { file = toString secret.file; }) config.age.secrets;
+  sops.secrets = builtins.mapAttrs
+    (_: secret: secret // { sopsFile = if secret.sopsFile == null then null else toString secret.sopsFile; })
+    config.sops.secrets;
+  kingpost = null;
+}

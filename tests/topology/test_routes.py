@@ -170,3 +170,22 @@ def test_names_may_be_short_where_that_is_unambiguous(platform):
         found.find_context("brigde")
     with pytest.raises(UnknownNameError, match="more than one"):
         found.find_context("host")
+
+
+def test_a_gateway_that_several_hosts_have_means_the_dialers_own(platform):
+    made = platform("""
+    site = { name = "s" }
+    [hosts.a]
+    memory = "8GiB"
+    docker = { bip = "172.17.0.1/16" }
+    [hosts.b]
+    memory = "8GiB"
+    docker = { bip = "172.17.0.1/16" }
+    [hosts.c]
+    memory = "8GiB"
+    [substituters.proxy]
+    url = "http://172.17.0.1:5000"
+    """)
+    route = made.route("host:b", Dialer.DAEMON, "substituter:proxy")
+    assert (route.url, route.reason) == ("http://172.17.0.1:5000", "172.17.0.1 is b's docker gateway")
+    assert made.route("host:c", Dialer.DAEMON, "substituter:proxy").url is None

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from kingpost.topology.model import Topology
+    from kingpost.topology.model import Place, Topology
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,13 +43,13 @@ def host_budget(topology: Topology, host: str) -> Budget:
     """Give a host's budget: its units, containers, clusters, and what its runners' jobs may take at once."""
     declared = topology.hosts[host]
     items = [
-        *_limits(topology, host=host),
+        *_limits(topology, (host, None)),
         *(
             BudgetItem(f"cluster {name}", cluster.memory_max, ("clusters", name, "memory_max"))
-            for name, cluster in topology.clusters.items()
-            if cluster.host == host and cluster.memory_max is not None
+            for name, cluster in topology.clusters_by_host.get(host, {}).items()
+            if cluster.memory_max is not None
         ),
-        *_runners(topology, host=host),
+        *_runners(topology, (host, None)),
     ]
     return Budget(declared.memory, declared.reserve, tuple(items))
 
@@ -59,29 +59,23 @@ def cluster_budget(topology: Topology, cluster: str) -> Budget | None:
     declared = topology.clusters[cluster]
     if declared.memory_max is None:
         return None
-    items = [*_limits(topology, cluster=cluster), *_runners(topology, cluster=cluster)]
+    items = [*_limits(topology, (None, cluster)), *_runners(topology, (None, cluster))]
     if declared.etcd and declared.etcd.memory_max is not None:
         path = ("clusters", cluster, "etcd", "memory_max")
         items.append(BudgetItem("etcd", declared.etcd.memory_max, path))
     return Budget(declared.memory_max, 0, tuple(items))
 
 
-def _limits(
-    topology: Topology, *, host: str | None = None, cluster: str | None = None
-) -> Iterator[BudgetItem]:
-    for name, limit in topology.limits.items():
-        if (limit.host, limit.cluster) == (host, cluster) and limit.memory_max is not None:
+def _limits(topology: Topology, place: Place) -> Iterator[BudgetItem]:
+    for name, limit in topology.limits_by_place.get(place, {}).items():
+        if limit.memory_max is not None:
             what = limit.unit or limit.container or limit.pod or name
             yield BudgetItem(what, limit.memory_max, ("limits", name, "memory_max"))
 
 
-def _runners(
-    topology: Topology, *, host: str | None = None, cluster: str | None = None
-) -> Iterator[BudgetItem]:
-    for name, runner in topology.runners.items():
-        place = (None, runner.cluster) if runner.executor == "kubernetes" else (runner.host, None)
-        if place == (host, cluster) and runner.memory_per_job is not None:
+def _runners(topology: Topology, place: Place) -> Iterator[BudgetItem]:
+    for name, runner in topology.runners_by_place.get(place, {}).items():
+        if runner.memory_per_job is not None:
             what = f"runner {name}: {runner.concurrency} jobs at once"
-            yield BudgetItem(
-                what, runner.concurrency * runner.memory_per_job, ("runners", name, "memory_per_job")
-            )
+            size = runner.concurrency * runner.memory_per_job
+            yield BudgetItem(what, size, ("runners", name, "memory_per_job"))

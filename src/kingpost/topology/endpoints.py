@@ -13,7 +13,7 @@ from kingpost.topology.paths import ANY, LOOPBACK, other_addresses, paths, pinne
 from kingpost.topology.places import ClusterSocket, Dialer, External, HostSocket
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Mapping, Sequence
 
     from kingpost.topology.model import Topology
     from kingpost.topology.needs import Need
@@ -24,25 +24,22 @@ def bucket_endpoints(
     topology: Topology,
     contexts: Mapping[str, Context],
     services: Mapping[str, Service],
-    needs: Iterable[Need],
+    callers: Mapping[str, Sequence[Need]],
 ) -> dict[str, str]:
     """Give the URL (without a final slash) of every bucket on a declared host or cluster, by reference.
 
     It is the first of the addresses that the bucket's server itself would choose, then of the others, that the
-    most callers reach.
+    most of its `callers` (the needs of each service) reach.
     """
-    callers: dict[str, list[Need]] = {}
-    for need in needs:
-        callers.setdefault(need.service, []).append(need)
     return {
-        ref: _endpoint(topology, contexts, service, callers.get(ref, []))
+        ref: _endpoint(topology, contexts, service, callers.get(ref, ()))
         for ref, service in services.items()
         if service.kind == "bucket" and not isinstance(service.location, External)
     }
 
 
 def _endpoint(
-    topology: Topology, contexts: Mapping[str, Context], service: Service, needs: list[Need]
+    topology: Topology, contexts: Mapping[str, Context], service: Service, needs: Sequence[Need]
 ) -> str:
     pinned = pinned_address(topology, service)
     namespaces = [contexts[need.context].namespace(need.dialer) for need in needs]

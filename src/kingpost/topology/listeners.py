@@ -14,7 +14,7 @@ from kingpost.topology.paths import ANY, LOOPBACK, Path, pinned_address, ways_to
 from kingpost.topology.places import HostSocket
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Mapping, Sequence
     from ipaddress import IPv4Address
 
     from kingpost.topology.model import Topology
@@ -69,18 +69,16 @@ def listeners(
     topology: Topology,
     contexts: Mapping[str, Context],
     services: Mapping[str, Service],
-    needs: Iterable[Need],
+    callers: Mapping[str, Sequence[Need]],
     endpoints: Mapping[str, str],
 ) -> dict[str, Listener]:
     """Give the listener of every service that is on a declared host, by the service's reference.
 
-    `endpoints` has the URLs of the buckets: their callers all use the same one (see `endpoints`).
+    `callers` has the needs of each service, and `endpoints` the URLs of the buckets: their callers all use the same
+    one (see `endpoints`).
     """
-    callers: dict[str, list[Need]] = {}
-    for need in needs:
-        callers.setdefault(need.service, []).append(need)
     return {
-        ref: _listener(topology, contexts, service, callers.get(ref, []), endpoints.get(ref))
+        ref: _listener(topology, contexts, service, callers.get(ref, ()), endpoints.get(ref))
         for ref, service in services.items()
         if isinstance(service.location, HostSocket)
     }
@@ -90,7 +88,7 @@ def _listener(
     topology: Topology,
     contexts: Mapping[str, Context],
     service: Service,
-    needs: list[Need],
+    needs: Sequence[Need],
     endpoint: str | None,
 ) -> Listener:
     socket = service.location

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import cached_property
-from typing import Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Final, TypeVar
 
 from pydantic import Field
 
@@ -11,7 +11,14 @@ from kingpost.topology.caches import Attic, Bucket, Cachix, Gitlab, Substituter
 from kingpost.topology.ci import Pipeline, Runner
 from kingpost.topology.guards import Audit, Limit, Secret, Waiver
 from kingpost.topology.hosts import Cluster, Host, NetworkSegment, Tunnel
+from kingpost.topology.names import CacheRef, all_caches
 from kingpost.topology.types import Model, Name
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+T = TypeVar("T")
+K = TypeVar("K")
 
 NIXOS_CACHE: Final = Substituter(
     url="https://cache.nixos.org",
@@ -19,6 +26,14 @@ NIXOS_CACHE: Final = Substituter(
     priority=40,
 )
 """Always there as `substituter:nixos`, as NixOS itself always adds it."""
+
+Owner = tuple[str, str]
+"""A host, and its network that an address or name belongs to; `DOCKER` is the network of a docker gateway."""
+
+Place = tuple[str | None, str | None]
+"""A host or a cluster: (host, None) or (None, cluster)."""
+
+DOCKER: Final = "docker"
 
 
 class Site(Model):
@@ -67,3 +82,61 @@ class Topology(Model):
             key=lambda name: rank[self.networks[name].kind],
         )
         return (*(name for name in self.site.prefer if name in self.networks), *rest)
+
+    @cached_property
+    def all_caches(self) -> dict[str, CacheRef]:
+        """Give every declared cache by its full name."""
+        return all_caches(self)
+
+    @cached_property
+    def owners(self) -> dict[str, tuple[Owner, ...]]:
+        """Give what a URL's host may mean: each address, and each name that MagicDNS or a local domain resolves.
+
+        Several hosts may have one gateway: docker's default bridge has the same address everywhere.
+        """
+        found: dict[str, list[Owner]] = {}
+        for name, host in self.hosts.items():
+            if host.docker:
+                found.setdefault(str(host.docker.gateway), []).append((name, DOCKER))
+            for network, address in host.addresses.items():
+                for spelling in (str(address.ip), *self._names(host.hostname or name, network)):
+                    found.setdefault(spelling, []).append((name, network))
+        return {spelling: tuple(owners) for spelling, owners in found.items()}
+
+    def _names(self, hostname: str, network: str) -> tuple[str, ...]:
+        declared = self.networks.get(network)
+        if declared is None or declared.domain is None:
+            return ()
+        full = f"{hostname}.{declared.domain}".lower()
+        return (full, hostname.lower()) if declared.kind == "tailnet" else (full,)
+
+    @cached_property
+    def tunnels_by_host(self) -> dict[str, dict[str, Tunnel]]:
+        """Give the tunnels that start on each host."""
+        return grouped(self.tunnels, lambda tunnel: tunnel.host)
+
+    @cached_property
+    def clusters_by_host(self) -> dict[str, dict[str, Cluster]]:
+        """Give the clusters whose node each host is."""
+        return grouped(self.clusters, lambda cluster: cluster.host)
+
+    @cached_property
+    def limits_by_place(self) -> dict[Place, dict[str, Limit]]:
+        """Give the limits on each host and in each cluster."""
+        return grouped(self.limits, lambda limit: (limit.host, limit.cluster))
+
+    @cached_property
+    def runners_by_place(self) -> dict[Place, dict[str, Runner]]:
+        """Give the runners whose jobs run on each host and in each cluster."""
+        return grouped(
+            self.runners,
+            lambda runner: (None, runner.cluster) if runner.executor == "kubernetes" else (runner.host, None),
+        )
+
+
+def grouped(declared: Mapping[str, T], key: Callable[[T], K]) -> dict[K, dict[str, T]]:
+    """Sort entries by what they have in common; each group is in the order of the topology."""
+    found: dict[K, dict[str, T]] = {}
+    for name, value in declared.items():
+        found.setdefault(key(value), {})[name] = value
+    return found

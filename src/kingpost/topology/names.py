@@ -59,8 +59,8 @@ def resolve_cache(topology: Topology, text: str) -> CacheRef:
         UnknownNameError: There is none, or more than one; it says which come close.
 
     """
-    known = all_caches(topology)
-    return known[match_name(text, known, "cache")]
+    known = topology.all_caches
+    return known.get(text) or known[match_name(text, known, "cache")]
 
 
 def match_name(text: str, known: Iterable[str], what: str) -> str:

@@ -209,8 +209,8 @@ def _tunnels(
     topology: Topology, namespace: Namespace, service: Service, far_end: IPv4Address
 ) -> Iterator[Path]:
     here = machine(topology, namespace)
-    for name, tunnel in topology.tunnels.items():
-        if tunnel.host != here or not _leads_to(tunnel, service):
+    for name, tunnel in topology.tunnels_by_host.get(here or "", {}).items():
+        if not _leads_to(tunnel, service):
             continue
         address = _tunnel_address(topology, namespace, tunnel)
         if address:

@@ -81,9 +81,16 @@ class Platform:
         return tuple(n for n in needs(self.topology, self.contexts) if n.service in self.services)
 
     @cached_property
+    def _callers(self) -> dict[str, list[Need]]:
+        found: dict[str, list[Need]] = {}
+        for need in self.needs:
+            found.setdefault(need.service, []).append(need)
+        return found
+
+    @cached_property
     def bucket_endpoints(self) -> dict[str, str]:
         """Give the one URL of each self-hosted bucket that atticd and all its readers use, by reference."""
-        return bucket_endpoints(self.topology, self.contexts, self.services, self.needs)
+        return bucket_endpoints(self.topology, self.contexts, self.services, self._callers)
 
     def bucket_endpoint(self, bucket: str) -> str:
         """Give the S3 endpoint to configure for a bucket, by its key."""
@@ -93,7 +100,7 @@ class Platform:
     @cached_property
     def listeners(self) -> dict[str, Listener]:
         """Give the listener of each service on a declared host."""
-        return listeners(self.topology, self.contexts, self.services, self.needs, self.bucket_endpoints)
+        return listeners(self.topology, self.contexts, self.services, self._callers, self.bucket_endpoints)
 
     @cached_property
     def _listeners_by_host(self) -> dict[str, list[Listener]]:
@@ -219,8 +226,8 @@ class Platform:
 
     def _called_urls(self, service: str) -> Iterator[str]:
         """Give every URL at which any context reaches a service: all its callers, and who else may."""
-        for need in self.needs:
-            if need.service == service and (url := self.route(need.context, need.dialer, service).url):
+        for need in self._callers.get(service, ()):
+            if url := self.route(need.context, need.dialer, service).url:
                 yield url
         listener = self.listeners.get(service)
         if listener:

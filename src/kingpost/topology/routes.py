@@ -7,12 +7,13 @@ from ipaddress import AddressValueError, IPv4Address
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+from kingpost.topology.model import DOCKER
 from kingpost.topology.paths import Path, Via, has_internet, machine, ways_to
 from kingpost.topology.places import ClusterSocket, Context, Dialer, External, Namespace
 
 if TYPE_CHECKING:
     from kingpost.topology.listeners import Listener
-    from kingpost.topology.model import Topology
+    from kingpost.topology.model import Owner, Topology
     from kingpost.topology.places import Service
 
 
@@ -151,7 +152,7 @@ def _to_name(topology: Topology, namespace: Namespace, name: str) -> tuple[Via, 
             "declare what serves it (host and port) instead of a URL: an address is then derived per dialer",
         )
     here = machine(topology, namespace)
-    if owner := _owner(topology, name):
+    if owner := _owner(topology, name, here):
         return _to_declared(topology, namespace, name, *owner)
     if has_internet(topology, namespace):
         return "public", "it is on the internet", ""
@@ -166,7 +167,7 @@ def _to_declared(
     topology: Topology, namespace: Namespace, name: str, host: str, network: str
 ) -> tuple[Via, str, str]:
     here = machine(topology, namespace)
-    if network == "docker":
+    if network == DOCKER:
         if here == host:
             return "gateway", f"{name} is {host}'s docker gateway", ""
         return (
@@ -192,15 +193,6 @@ def _to_declared(
     return "network", f"{host} at its {network} address", ""
 
 
-def _names(topology: Topology, host: str, network: str) -> set[str]:
-    """Give the names that resolve to a host's address on a network: MagicDNS or the local domain."""
-    declared = topology.networks.get(network)
-    if declared is None or declared.domain is None:
-        return set()
-    hostname = topology.hosts[host].hostname or host
-    return {f"{hostname}.{declared.domain}", *({hostname} if declared.kind == "tailnet" else ())}
-
-
 def _is_loopback(name: str) -> bool:
     try:
         return IPv4Address(name).is_loopback
@@ -208,12 +200,7 @@ def _is_loopback(name: str) -> bool:
         return name == "localhost" or name.endswith(".localhost") or name == "::1"
 
 
-def _owner(topology: Topology, name: str) -> tuple[str, str] | None:
-    """Give the (host, network) that a URL's host is an address or name of; the network is `docker` for a gateway."""
-    for host_name, host in topology.hosts.items():
-        if host.docker and name == str(host.docker.gateway):
-            return host_name, "docker"
-        for network, address in host.addresses.items():
-            if name == str(address.ip) or name in _names(topology, host_name, network):
-                return host_name, network
-    return None
+def _owner(topology: Topology, name: str, here: str | None) -> Owner | None:
+    """Give the (host, network) that a URL's host means on a machine: its own, where several have that address."""
+    owners = topology.owners.get(name, ())
+    return next((owner for owner in owners if owner[0] == here), owners[0] if owners else None)

@@ -1,0 +1,342 @@
+"""`kingpost bucket`: what a bucket's two views say, and a restart that leaves evidence."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from kingpost.base.errors import UsageError
+from kingpost.base.units import parse_duration
+from kingpost.cli.outputs import Json, Junit, LedgerFile, NoLedger, Outputs, Prometheus, Recorder, finish
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from kingpost.base.verdict import Verdict
+    from kingpost.cache.s3 import S3
+    from kingpost.observe.bucket_disk import Directory
+    from kingpost.observe.bucket_evidence import Server
+
+app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
+
+_FILE: dict[str, Any] = {"metavar": "FILE", "dir_okay": False}
+Name = Annotated[str, typer.Argument(metavar="BUCKET", help="Its name, or its key in the topology.")]
+TopologyOption = Annotated[
+    Path | None, typer.Option("--topology", help="Take what is not given from it.", **_FILE)
+]
+EndpointUrl = Annotated[
+    str, typer.Option("--endpoint", metavar="URL", help="The S3 server, without the bucket.")
+]
+Region = Annotated[str, typer.Option(help="Signed into every request.")]
+CredentialsFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--credentials", help="AWS_ACCESS_KEY_ID and its twin; without, from the environment.", **_FILE
+    ),
+]
+Anonymous = Annotated[bool, typer.Option("--anonymous", help="Sign nothing.")]
+Disks = Annotated[
+    list[str],
+    typer.Option(
+        "--disk",
+        metavar="WHERE",
+        help="The server's data directory: PATH, ssh:HOST:PATH or kube:NAMESPACE/deployment/NAME:PATH.",
+    ),
+]
+Provider = Annotated[
+    str, typer.Option(metavar="NAME", help="rustfs, minio, or another that keeps no metadata there.")
+]
+ServerPlace = Annotated[
+    str,
+    typer.Option(
+        "--server", metavar="WHERE", help="Its unit: UNIT, ssh:HOST:UNIT or kube:NAMESPACE/deployment/NAME."
+    ),
+]
+KubeContext = Annotated[str, typer.Option(metavar="NAME", help="kubectl's --context.")]
+EvidenceDirectory = Annotated[
+    Path | None, typer.Option("--evidence", metavar="DIR", help="Where evidence goes.")
+]
+
+
+@dataclass(frozen=True, slots=True)
+class _Target:
+    """What the options amount to."""
+
+    bucket: str
+    s3: S3
+    directories: tuple[Directory, ...]
+    server: Server | None
+    secrets: tuple[str, ...]
+
+
+@app.command(no_args_is_help=True)
+def rca(
+    *,
+    name: Name,
+    topology: TopologyOption = None,
+    endpoint: EndpointUrl = "",
+    region: Region = "",
+    credentials: CredentialsFile = None,
+    anonymous: Anonymous = False,
+    disk: Disks = [],  # noqa: B006 - typer copies it
+    provider: Provider = "",
+    server: ServerPlace = "",
+    kube_context: KubeContext = "",
+    scratch_probe: Annotated[
+        bool, typer.Option(help="Also create, use and delete a bucket of its own.")
+    ] = False,
+    strict_scratch_disk_markers: Annotated[
+        bool, typer.Option(help="Its directories must appear on the disk, and go.")
+    ] = False,
+    since: Annotated[
+        str, typer.Option(metavar="30m", help="Keep evidence of that time (needs --server).")
+    ] = "",
+    evidence: EvidenceDirectory = None,
+    expect_interim: Annotated[
+        str,
+        typer.Option(metavar="WAIVER", help="Accept the state that this waiver of the topology declares."),
+    ] = "",
+    json: Json = False,
+    junit: Junit = None,
+    prometheus: Prometheus = None,
+    ledger: LedgerFile = None,
+    no_ledger: NoLedger = False,
+) -> int:
+    """Compare a bucket as S3 shows it with what is on the server's disk, and name what is wrong.
+
+    Nothing is changed but, with --scratch-probe, a bucket of its own.
+    """
+    from kingpost.observe import bucket_scratch
+
+    if strict_scratch_disk_markers and not (scratch_probe and disk):
+        raise UsageError("strict markers need something to follow", fix="add --scratch-probe and --disk")
+    if since and not server:
+        raise UsageError("--since collects from the server", fix="add --server")
+    target = _target(
+        name,
+        topology,
+        endpoint,
+        region,
+        credentials,
+        disk,
+        provider,
+        server,
+        kube_context,
+        anonymous=anonymous,
+    )
+    verdicts = _views(target)
+    if expect_interim:
+        verdicts = [_interim(topology, expect_interim, name, verdicts[0]), *verdicts[1:]]
+    if since and target.server:
+        verdicts += _evidence(target, target.server, since, evidence, verdicts)
+    if scratch_probe:
+        verdicts += bucket_scratch.run(
+            target.s3, directories=target.directories, strict=strict_scratch_disk_markers
+        )
+    return finish("bucket rca", verdicts, Outputs(json, junit, prometheus, ledger, no_ledger))
+
+
+@app.command(no_args_is_help=True)
+def restart(
+    *,
+    name: Name,
+    server: ServerPlace,
+    topology: TopologyOption = None,
+    endpoint: EndpointUrl = "",
+    region: Region = "",
+    credentials: CredentialsFile = None,
+    anonymous: Anonymous = False,
+    disk: Disks = [],  # noqa: B006 - typer copies it
+    provider: Provider = "",
+    kube_context: KubeContext = "",
+    confirm: Annotated[str, typer.Option(metavar="PHRASE", help="The phrase that the plan shows.")] = "",
+    accept_state: Annotated[
+        list[str], typer.Option(metavar="STATE", help="Restart in this state too, on your responsibility.")
+    ] = [],  # noqa: B006
+    timeout: Annotated[
+        str, typer.Option(metavar="5m", help="How long to wait for the server and the bucket.")
+    ] = "5m",
+    since: Annotated[str, typer.Option(metavar="30m", help="How much log to keep.")] = "1h",
+    evidence: EvidenceDirectory = None,
+    json: Json = False,
+    junit: Junit = None,
+    prometheus: Prometheus = None,
+    ledger: LedgerFile = None,
+    no_ledger: NoLedger = False,
+) -> int:
+    """Restart a storage server whose bucket index diverged: evidence first, recovery proven after.
+
+    Without --confirm only the plan is shown. A restart is recovery and no fix; earlier ones are counted by image.
+    """
+    from kingpost.observe.bucket import State
+    from kingpost.repair import bucket as repair
+
+    try:
+        accepted = [State(state) for state in accept_state]
+    except ValueError:
+        raise UsageError(f"{accept_state} names no state", fix=f"take of: {', '.join(State)}") from None
+    target = _target(
+        name,
+        topology,
+        endpoint,
+        region,
+        credentials,
+        disk,
+        provider,
+        server,
+        kube_context,
+        anonymous=anonymous,
+    )
+    assert target.server is not None  # noqa: S101 - --server is required
+    plan = repair.Restart(target.server, target.bucket, _seconds(timeout, "--timeout"))
+    if confirm != plan.phrase:
+        if confirm:
+            raise UsageError(
+                f"--confirm {confirm} is not the phrase for this target", fix=f"it is {plan.phrase}"
+            )
+        print("\n".join([*plan.in_words(), f"To do it: add --confirm {plan.phrase}"]), file=sys.stderr)
+        return 0
+    outputs = Outputs(json, junit, prometheus, ledger, no_ledger)
+    with Recorder("bucket restart", outputs) as recorder:
+        verdicts = _views(target)
+        verdicts += _evidence(target, target.server, since, evidence, verdicts)
+        recorder.add(verdicts)
+        subject, state = verdicts[0].subject, verdicts[0].evidence.get("state")
+        if refused := repair.refusal(State(state) if state else None, accepted):
+            finish("bucket restart", verdicts, outputs, recorder=recorder)
+            raise refused
+        image = str(next((v.evidence["image"] for v in verdicts if "image" in v.evidence), ""))
+        earlier = repair.recurrences(recorder.ledger, subject, image) if recorder.ledger else []
+        recorder.add([repair.begun(plan, subject, image)])
+        after = [
+            *repair.apply(plan, target.s3, target.directories, image),
+            *repair.recurrence(subject, image, earlier),
+        ]
+        recorder.add(after)
+        # What was broken before is no failure of this run: its outcome is.
+        kept = [verdict for verdict in verdicts[1:] if verdict.status != "failed"]
+        return finish(
+            "bucket restart", [*kept, *after], outputs, recorder=recorder, before=verdicts[0].as_dict()
+        )
+
+
+def _views(target: _Target) -> list[Verdict]:
+    from kingpost.base.errors import CannotLookError
+    from kingpost.observe import bucket, bucket_codes, bucket_disk
+
+    unseen: list[Verdict] = []
+    disk = None
+    if target.directories:
+        try:
+            disk = bucket_disk.look(target.directories, target.bucket)
+        except CannotLookError as error:
+            subject = ", ".join(map(str, target.directories))
+            unseen = [
+                bucket_codes.DISK_UNSEEN.verdict(subject, error.what, {"why": error.why}, remedy=error.fix)
+            ]
+    api = bucket.look(target.s3, target.bucket)
+    return [bucket.judge(target.bucket, target.s3.endpoint.url, api, disk), *unseen]
+
+
+def _evidence(
+    target: _Target, server: Server, since: str, directory: Path | None, verdicts: Sequence[Verdict]
+) -> list[Verdict]:
+    from kingpost.observe import bucket_evidence
+
+    found = bucket_evidence.collect(server, target.directories, _seconds(since, "--since"))
+    place = directory or bucket_evidence.default_directory(target.bucket)
+    return bucket_evidence.keep(place, found, verdicts, target.secrets, str(server))
+
+
+def _interim(topology: Path | None, waiver: str, bucket: str, verdict: Verdict) -> Verdict:
+    from datetime import UTC, datetime
+
+    from kingpost.cli.topology_file import read
+    from kingpost.observe.bucket_interim import Interim, judged
+
+    if topology is None:
+        raise UsageError("--expect-interim names a waiver of a topology", fix="add --topology topology.toml")
+    declared = read(topology).loaded.topology.waivers
+    if waiver not in declared:
+        raise UsageError(
+            f"there is no waiver {waiver!r}",
+            where=str(topology),
+            fix=f"declared are: {', '.join(declared) or 'none'}",
+        )
+    found = declared[waiver]
+    interim = Interim(waiver, found.code, found.on, found.reason, found.owner, found.expires)
+    return judged(verdict, interim, bucket, datetime.now(UTC).date())
+
+
+def _target(
+    name: str,
+    topology: Path | None,
+    endpoint: str,
+    region: str,
+    credentials: Path | None,
+    disk: list[str],
+    provider: str,
+    server: str,
+    kube_context: str,
+    *,
+    anonymous: bool,
+) -> _Target:
+    from kingpost.cache import s3
+    from kingpost.observe import bucket_disk, bucket_place
+    from kingpost.observe.bucket_evidence import Server
+
+    bucket, addressing = name, "path"
+    if topology is not None:
+        from kingpost.cli.topology_file import read
+
+        platform = read(topology).platform
+        declared = platform.topology.buckets.get(name)
+        if declared is None:
+            names = ", ".join(platform.topology.buckets) or "none"
+            raise UsageError(
+                f"there is no bucket {name!r}", where=str(topology), fix=f"declared are: {names}"
+            )
+        bucket, addressing = declared.bucket or name, declared.addressing
+        endpoint = endpoint or platform.bucket_endpoint(name)
+        region = region or declared.signing_region
+        provider = provider or declared.provider
+    if not endpoint.startswith(("http://", "https://")):
+        raise UsageError("where the S3 server is is not known", fix="give --endpoint URL, or --topology FILE")
+    if not s3.is_bucket_name(bucket):
+        raise UsageError(
+            f"{bucket!r} is no name of a bucket", fix="give the bucket alone; the URL goes to --endpoint"
+        )
+    key = (
+        s3.Credentials()
+        if anonymous
+        else s3.credentials_from_file(credentials)
+        if credentials
+        else s3.credentials_from_environment()
+    )
+    found = s3.S3(
+        s3.Endpoint(endpoint, region or "us-east-1", "virtual" if addressing == "virtual" else "path", key)
+    )
+    directories = []
+    for text in disk:
+        place, path = bucket_place.parse(text, what="directory", context=kube_context)
+        if not path.startswith("/"):
+            raise UsageError(
+                f"--disk {text} names no absolute directory", fix="end it with the server's data directory"
+            )
+        directories.append(bucket_disk.Directory(place, path.rstrip("/"), provider or "rustfs"))
+    unit = None
+    if server:
+        place, rest = bucket_place.parse(server, what="unit", context=kube_context)
+        unit = Server(place, rest, provider or "rustfs")
+    return _Target(bucket, found, tuple(directories), unit, key.secrets)
+
+
+def _seconds(text: str, option: str) -> float:
+    try:
+        return parse_duration(text)
+    except ValueError as error:
+        raise UsageError(f"{option}: {error}") from error

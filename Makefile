@@ -46,7 +46,8 @@ bench: setup ## measure, as ratios within one run
 	@for benchmark in $(benchmarks); do echo "== $$benchmark"; $(bin)/python "$$benchmark"; done
 
 pyz: setup ## build dist/kingpost-store-fix.pyz, the store repair in one file
-	@tools/build-pyz
+	@mkdir -p dist
+	@tools/build-pyz dist/kingpost-store-fix.pyz
 
 clean: ## delete what the other targets made, but not .venv
 	rm -rf build dist generated .pytest_cache .mypy_cache .ruff_cache .hypothesis

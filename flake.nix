@@ -137,7 +137,7 @@
           dontConfigure = true;
           buildPhase = ''
             runHook preBuild
-            python3 tools/build-pyz --output kingpost-store-fix.pyz
+            sh tools/build-pyz kingpost-store-fix.pyz
             runHook postBuild
           '';
           doCheck = true;

@@ -99,19 +99,20 @@ def retired_key(scene: Scene) -> Iterator[Finding]:
 )
 def same_key_name(scene: Scene) -> Iterator[Finding]:
     """Find lists of substituters in which two different keys share a name."""
-    reported: set[tuple[CacheRef, CacheRef]] = set()
+    reported: set[tuple[CacheRef | None, CacheRef]] = set()
     for lists in scene.read_lists.values():
         name, _, material = str(NIXOS_CACHE.public_key).partition(":")
+        # NixOS always trusts cache.nixos.org, whether or not the list names it.
         first: dict[str, tuple[str, CacheRef | None]] = {name: (material, None)}
         for _, ref in lists:
             path, key = scene.public_key(ref)
             name, _, material = (key or "").partition(":")
             have, other = first.setdefault(name, (material, ref))
-            if key and have != material and other and (other, ref) not in reported:
+            if key and have != material and (other, ref) not in reported:
                 reported.add((other, ref))
                 yield Finding(
                     (*path, "public_key"),
-                    f"{ref} and {other} are read together, and both keys are called {name}",
+                    f"{ref} and {other or 'cache.nixos.org'} are read together, and both keys are called {name}",
                 )
 
 

@@ -161,7 +161,7 @@ def redirect_hop(scene: Scene) -> Iterator[Finding]:
     """Find Attic servers with readers that do not reach the bucket."""
     lost: dict[str, list[tuple[Need, Route]]] = {}
     for need, found in _unreachable(scene):
-        if _is_redirect(scene, need) and not _pinned_out(scene, found):
+        if _is_redirect(scene, need) and not _explained(scene, found):
             lost.setdefault(need.service, []).append((need, found))
     for name, attic in scene.topology.attic.items():
         missing = lost.get(f"bucket:{getattr(attic.storage, 'bucket', '')}")
@@ -236,14 +236,7 @@ def unreachable(scene: Scene) -> Iterator[Finding]:
     """Find needs without a route that no other check explains better."""
     lost: dict[tuple[Path, str, str], list[tuple[Need, Route]]] = {}
     for need, found in _unreachable(scene):
-        service = scene.platform.services[need.service]
-        by_loopback = isinstance(service.location, External) and _own_namespace(service.location.url)
-        if (
-            by_loopback
-            or _lacks_node_port(scene, found)
-            or _pinned_out(scene, found)
-            or _is_redirect(scene, need)
-        ):
+        if _explained(scene, found) or _lacks_node_port(scene, found) or _is_redirect(scene, need):
             continue
         lost.setdefault((need.path, need.service, found.reason), []).append((need, found))
     for (path, ref, reason), missing in lost.items():
@@ -263,9 +256,12 @@ def _lacks_node_port(scene: Scene, route: Route) -> bool:
     return isinstance(location, ClusterSocket) and location.node_port is None
 
 
-def _pinned_out(scene: Scene, route: Route) -> bool:
+def _explained(scene: Scene, route: Route) -> bool:
+    """Tell whether KP-ROUTE-LOOPBACK or KP-BIND-NARROW says more about it."""
+    location = scene.platform.services[route.service].location
     listener = scene.platform.listeners.get(route.service)
-    return bool(listener and listener.pinned and route.candidate)
+    by_loopback = isinstance(location, External) and _own_namespace(location.url)
+    return by_loopback or bool(listener and listener.pinned and route.candidate)
 
 
 def _is_redirect(scene: Scene, need: Need) -> bool:

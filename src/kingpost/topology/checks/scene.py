@@ -7,7 +7,7 @@ from difflib import get_close_matches
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from kingpost.topology.names import CacheRef, UnknownNameError, all_caches, match_name
+from kingpost.topology.names import all_caches
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from kingpost.topology.ci import Push
     from kingpost.topology.hosts import Placement
     from kingpost.topology.model import Topology
+    from kingpost.topology.names import CacheRef
     from kingpost.topology.platform import Platform
     from kingpost.topology.problems import Problem
 
@@ -44,19 +45,23 @@ class Scene:
         return all_caches(self.topology)
 
     def cache(self, text: str | None) -> CacheRef | None:
-        """Give the cache that a text means; None when it is unknown or ambiguous."""
+        """Give the cache that a text means, by the rules of `match_name`; None when it is unknown or ambiguous."""
         if text is None or text in self.caches:
             return self.caches.get(text or "")
-        if text not in self._short:
-            try:
-                self._short[text] = self.caches[match_name(text, self.caches, "cache")]
-            except UnknownNameError:
-                self._short[text] = None
-        return self._short[text]
+        meant = self._short.get(text, [])
+        return meant[0] if len(meant) == 1 else None
 
     @cached_property
-    def _short(self) -> dict[str, CacheRef | None]:
-        return {}
+    def _short(self) -> dict[str, list[CacheRef]]:
+        """Give what each short form may mean: what follows `:` or `/`, else the kind before the `:`."""
+        endings: dict[str, list[CacheRef]] = {}
+        kinds: dict[str, list[CacheRef]] = {}
+        for name, ref in self.caches.items():
+            kind, _, rest = name.partition(":")
+            for short in {rest, rest.rpartition("/")[2]}:
+                endings.setdefault(short, []).append(ref)
+            kinds.setdefault(kind, []).append(ref)
+        return {**kinds, **endings}
 
     def placements(self) -> Iterator[tuple[Path, Placement]]:
         """Give everything that listens: Attic servers and self-hosted buckets."""

@@ -213,8 +213,10 @@ def absent(scene: Scene) -> Iterator[Finding]:
     seen = set()
     for use in _uses(scene):
         secret = scene.topology.secrets.get(use.secret)
-        if secret is None or not secret.hosts or use.host is None or use.host in secret.hosts:
+        if secret is None or use.host is None or use.host in (secret.hosts or (use.host,)):
             continue
+        if any(host not in scene.topology.hosts for host in secret.hosts):
+            continue  # misspelt, as KP-REF-UNKNOWN says
         if (use.secret, use.host) not in seen:
             seen.add((use.secret, use.host))
             yield Finding(

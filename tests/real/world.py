@@ -85,8 +85,21 @@ def sh(*argv, check=True, timeout=60, **options):
 
 
 class World:
-    def __init__(self, platform: Platform) -> None:
+    """A running platform.
+
+    Args:
+        platform: What to build.
+        servers: Instead of the plain server, run attic_like.py with this configuration, by service.
+        binds: Bind a service to another address than the computed one.
+        open_ports: Firewall openings instead of the computed ones, by host.
+
+    """
+
+    def __init__(self, platform: Platform, *, servers=None, binds=None, open_ports=None) -> None:
         self.platform = platform
+        self.servers = servers or {}
+        self.binds = binds or {}
+        self.open_ports = open_ports or {}
         self.topology = platform.topology
         self.prefix = f"kp{os.getpid() % 100000}x{next(COUNTER)}"
         self._stack = ExitStack()
@@ -236,8 +249,10 @@ class World:
             cluster_ip = cluster.service_network.network_address + 10 + number
             names.append(f"{cluster_ip} {location.service}.{location.namespace}.svc.{cluster.domain}")
             rules += [
-                (f"-t nat -A PREROUTING -d {cluster_ip} -p tcp --dport {location.port}"
-                f" -j DNAT --to {address}:{location.port}"),
+                (
+                    f"-t nat -A PREROUTING -d {cluster_ip} -p tcp --dport {location.port}"
+                    f" -j DNAT --to {address}:{location.port}"
+                ),
                 f"-t nat -A POSTROUTING -s {cluster.pod_network} -d {address} -j MASQUERADE",
             ]
             if location.node_port:
@@ -258,7 +273,7 @@ class World:
             "-A nixos-fw -m conntrack --ctstate ESTABLISHED,RELATED -j ACCEPT",
             *(
                 f"-A nixos-fw -p tcp --dport {port} -i {interface} -j ACCEPT"
-                for interface, ports in self.platform.firewall(host).items()
+                for interface, ports in self.open_ports.get(host, self.platform.firewall(host)).items()
                 for port in ports
             ),
             "-A nixos-fw -p tcp --syn -j DROP",
@@ -272,12 +287,17 @@ class World:
             allowed = list(self.platform.allowed_hosts(service.name)) if service.kind == "attic" else []
             if isinstance(service.location, HostSocket):
                 listener = self.platform.listeners[service.ref]
-                self._serve(f"h-{listener.host}", service.ref, str(listener.bind), listener.port, allowed)
+                bind = self.binds.get(service.ref, str(listener.bind))
+                self._serve(f"h-{listener.host}", service.ref, bind, listener.port, allowed)
             elif isinstance(service.location, ClusterSocket):
                 self._serve(self._pods[service.ref], service.ref, "0.0.0.0", service.location.port, allowed)
 
     def _serve(self, namespace: str, ref: str, bind: str, port: int, allowed: list[str]) -> None:
-        self._spawn(namespace, "python3", "-c", SERVER, ref, bind, port, json.dumps(allowed))
+        if ref in self.servers:
+            config = {"allowed": allowed, **self.servers[ref], "bind": bind, "port": port}
+            self._spawn(namespace, "python3", Path(__file__).with_name("attic_like.py"), json.dumps(config))
+        else:
+            self._spawn(namespace, "python3", "-c", SERVER, ref, bind, port, json.dumps(allowed))
         target = "127.0.0.1" if bind == "0.0.0.0" else bind
         for _ in range(100):
             probe = sh(*self.enter(namespace), "python3", "-c",
@@ -348,6 +368,10 @@ class World:
             if namespace.kind == "per-build":
                 sh(*docker, "network", "rm", name)
         return Answer(done.stdout, "" if done.returncode == 0 else done.stderr.strip())
+
+    def docker(self, host: str) -> tuple[str, ...]:
+        """Give the docker client's arguments for a host's engine."""
+        return ("docker", "-H", f"unix://{self._dockers[host]}")
 
     def is_ours(self, ref: str) -> bool:
         """Tell whether a service runs in this world (others are on the internet, which it has not)."""

@@ -1,0 +1,159 @@
+"""`kingpost doctor`: try every route from inside its context."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from kingpost.base.errors import InvalidInputError, UsageError
+from kingpost.cli.outputs import Json, Junit, LedgerFile, NoLedger, Outputs, Prometheus, finish
+
+if TYPE_CHECKING:
+    from kingpost.base.verdict import Verdict
+    from kingpost.observe.doctor import Walk
+    from kingpost.observe.entering import Entrance
+    from kingpost.topology.platform import Platform
+
+
+def command(
+    topology: Annotated[Path, typer.Option("--topology", help="The topology.", metavar="FILE")] = Path(
+        "topology.toml"
+    ),
+    from_: Annotated[
+        list[str] | None, typer.Option("--from", metavar="CONTEXT", help="Only from here; may be repeated.")
+    ] = None,
+    to: Annotated[
+        list[str] | None, typer.Option("--to", metavar="SERVICE", help="Only to this; may be repeated.")
+    ] = None,
+    only: Annotated[
+        list[str] | None, typer.Option("--only", metavar="CODE", help="Show only these verdicts.")
+    ] = None,
+    enter: Annotated[
+        list[str] | None,
+        typer.Option(metavar="CONTEXT=WAY", help="here, ssh:HOST, docker:CONTAINER, netns:NAME, pod:NS/POD."),
+    ] = None,
+    here: Annotated[
+        str | None, typer.Option(metavar="HOST", help="The declared host that this machine is.")
+    ] = None,
+    token_file: Annotated[
+        list[str] | None,
+        typer.Option(metavar="CACHE=FILE", help="Use this token; default: what the context itself holds."),
+    ] = None,
+    store_hash: Annotated[
+        list[str] | None,
+        typer.Option("--hash", metavar="CACHE=HASH", help="Fetch this path's NAR, through redirects."),
+    ] = None,
+    timeout: Annotated[float, typer.Option(help="Seconds per connection and answer.", min=0.1)] = 5.0,
+    watch: Annotated[
+        float | None, typer.Option(metavar="SECONDS", help="Repeat, and mark what changed.", min=1)
+    ] = None,
+    json: Json = False,
+    junit: Junit = None,
+    prometheus: Prometheus = None,
+    ledger: LedgerFile = None,
+    no_ledger: NoLedger = False,
+) -> int:
+    """Try every route of the matrix from inside its context, as its real client would.
+
+    401 from a private cache without a token, a closed route that is declared closed, and the like are
+    `expected`; look-alikes are named. Nothing is changed anywhere.
+    """
+    from kingpost.observe.doctor import Walk, examine
+    from kingpost.observe.entering import Entrance, parse_way, this_host
+    from kingpost.topology.loader import load
+    from kingpost.topology.platform import Platform
+
+    platform = Platform(load(topology).topology)
+    outputs = Outputs(json, junit, prometheus, ledger, no_ledger)
+    if here is not None and here not in platform.topology.hosts:
+        raise UsageError(
+            f"--here: there is no host {here!r}", fix=f"one of: {', '.join(platform.topology.hosts)}"
+        )
+    ways = {_way_key(platform, name): parse_way(way) for name, way in _pairs("--enter", enter).items()}
+    entrance = Entrance(platform, here or this_host(platform), ways)
+    walk = Walk(
+        frozenset(platform.find_context(text).id for text in from_ or ()),
+        frozenset(platform.find_service(text).ref for text in to or ()),
+        {
+            _cache(platform, name): _token(Path(file))
+            for name, file in _pairs("--token-file", token_file).items()
+        },
+        {_cache(platform, name): _hash(text) for name, text in _pairs("--hash", store_hash).items()},
+        timeout,
+    )
+    if watch is not None:
+        return _watch(platform, entrance, walk, set(only or ()), outputs, watch)
+    verdicts = [v for v in examine(platform, entrance, walk) if not only or v.code in only]
+    return finish("doctor", verdicts, outputs)
+
+
+def _watch(
+    platform: Platform, entrance: Entrance, walk: Walk, only: set[str], outputs: Outputs, seconds: float
+) -> int:
+    """Repeat until Ctrl-C; print the first round whole, then only what changed."""
+    from kingpost.observe.doctor import examine
+
+    before: dict[str, Verdict] = {}
+    while True:
+        verdicts = [v for v in examine(platform, entrance, walk) if not only or v.code in only]
+        now = {f"{verdict.subject} {number}": verdict for number, verdict in _numbered(verdicts)}
+        changed = [v for key, v in now.items() if key not in before or before[key].code != v.code]
+        print(f"--- {time.strftime('%H:%M:%S')}: {len(changed) if before else 'all'} changed", flush=True)
+        if not before or changed:
+            finish("doctor", verdicts if not before else changed, outputs)
+        before = now
+        time.sleep(seconds)
+
+
+def _numbered(verdicts: list[Verdict]) -> list[tuple[int, Verdict]]:
+    """Number the verdicts of each subject: a route may have several."""
+    seen: dict[str, int] = {}
+    found = []
+    for verdict in verdicts:
+        seen[verdict.subject] = seen.get(verdict.subject, 0) + 1
+        found.append((seen[verdict.subject], verdict))
+    return found
+
+
+def _pairs(option: str, given: list[str] | None) -> dict[str, str]:
+    found = {}
+    for text in given or ():
+        name, separator, value = text.partition("=")
+        if not (name and separator and value):
+            raise UsageError(f"{option} {text!r}: write NAME=VALUE")
+        found[name] = value
+    return found
+
+
+def _way_key(platform: Platform, text: str) -> str:
+    """Give the context or namespace that `--enter` names; a namespace is written like `bridge:node1`."""
+    namespaces = {str(n) for c in platform.contexts.values() for n in (c.client, c.daemon)}
+    return text if text in namespaces else platform.find_context(text).id
+
+
+def _cache(platform: Platform, text: str) -> str:
+    from kingpost.topology.names import resolve_cache
+
+    return str(resolve_cache(platform.topology, text))
+
+
+def _hash(text: str) -> str:
+    from pydantic import TypeAdapter, ValidationError
+
+    from kingpost.topology.types import StoreHash
+
+    try:
+        return str(TypeAdapter(StoreHash).validate_python(text))
+    except ValidationError as error:
+        raise UsageError(f"--hash: {error.errors()[0]['msg'].removeprefix('Value error, ')}") from None
+
+
+def _token(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is no text"
+        raise InvalidInputError(f"the token file cannot be read: {reason}", where=str(path)) from None

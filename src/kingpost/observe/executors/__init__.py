@@ -1,0 +1,1 @@
+"""Ways into a context: one file per kind, behind one interface."""

@@ -10,7 +10,7 @@ import pytest
 from tests.storefix import caches
 from tests.storefix.caches import KEEP, Server, Signer, answer, hexed, make_cache, make_nar, store_path, times
 
-from kingpost.storefix.errors import ContentError, SourceError, UnreachableError, UntrustedError, UsageError
+from kingpost.storefix.errors import ContentError, UnreachableError, UntrustedError, UsageError
 from kingpost.storefix.interface import Settings, StoreRoot, Wanted
 from kingpost.storefix.nar import digest
 from kingpost.storefix.sources import http_cache, open_sources, transport
@@ -403,11 +403,16 @@ def test_content_encoding_of_a_narinfo(server, store, encoding):
     assert source(store, server.url).query([Wanted(PATH)])[PATH].path == PATH
 
 
-def test_what_was_not_asked_for_is_not_fetched(server, store, tmp_path):
-    opened = source(store, server.url)
+def test_a_plan_is_fetched_by_a_process_that_did_not_make_it(server, store, tmp_path):
     info = source(store, server.url).query([Wanted(PATH)])[PATH]
-    with pytest.raises(SourceError, match="was not asked for"):
-        opened.fetch(info, tmp_path / "out", lambda _: None)
+    source(store, server.url).fetch(info, tmp_path / "out", lambda _: None)
+    assert digest(tmp_path / "out").nar_hash == hexed(NAR)
+    server.files.update(make_cache({PATH: (make_nar("newer"), [PATH, OTHER])}, SIGNER))
+    with pytest.raises(ContentError, match="has other bytes by now"):
+        source(store, server.url).fetch(info, tmp_path / "newer", lambda _: None)
+    del server.files[NARINFO]
+    with pytest.raises(ContentError, match="does not have it any more"):
+        source(store, server.url).fetch(info, tmp_path / "gone", lambda _: None)
 
 
 def test_s3_shows_as_a_source_that_cannot_be_asked(store):

@@ -98,32 +98,46 @@ class BinaryCache:
         self._greeted = True
 
     def _ask(self, wanted: Wanted) -> Tuple[str, Optional[Answer]]:
-        name = f"{wanted.path.rpartition('/')[2][:32]}.narinfo"
         try:
             with self._lock:
                 if self._failures >= _ENOUGH_FAILURES:
                     raise UnreachableError("not asked, for it failed too often just now")
-            data = get(self._transport, name, narinfo.LARGEST)
-            if data is None:
+            found = self._narinfo(wanted.path)
+            if found is None:
                 return wanted.path, None
-            found = narinfo.parse(data.decode("utf-8", "replace"), self._store_dir)
-            if found.info.path != wanted.path:
-                raise ContentError(f"it is of {found.info.path}, not of {wanted.path}")
             check(found.info, wanted, self._keys, require_sigs=self._require_sigs, where=self._name)
         except SourceError as error:
             with self._lock:
                 self._failures += isinstance(error, UnreachableError)
-            return wanted.path, self._blame(error, name)
+            return wanted.path, self._blame(error)
         with self._lock:
             self._failures = 0
-        self._found[wanted.path] = found
         return wanted.path, found.info
 
+    def _narinfo(self, path: str) -> Optional[NarInfo]:
+        name = f"{path.rpartition('/')[2][:32]}.narinfo"
+        try:
+            data = get(self._transport, name, narinfo.LARGEST)
+            if data is None:
+                return None
+            found = narinfo.parse(data.decode("utf-8", "replace"), self._store_dir)
+            if found.info.path != path:
+                raise ContentError(f"it is of {found.info.path}, not of {path}")
+        except SourceError as error:
+            raise self._blame(error, name) from None
+        self._found[path] = found
+        return found
+
     def fetch(self, info: PathInfo, into: Path, advance: Advance) -> None:
-        """Download, unpack and check a path that `query` has found. See `Source.fetch`."""
-        found = self._found.get(info.path)
-        if found is None:
-            raise SourceError(f"{info.path} was not asked for", where=self._name)
+        """Download, unpack and check a path. See `Source.fetch`.
+
+        What is wanted is `info`, from a plan that may be a day old: its hash decides, not what the cache says
+        now.
+        """
+        found = self._found.get(info.path) or self._narinfo(info.path)
+        if found is None or found.info.nar_hash != info.nar_hash:
+            has = "has other bytes by now" if found else "does not have it any more"
+            raise ContentError(f"{info.path}: the cache {has}", where=self._name, fix="make a new plan")
         attempt = 0
         come = 0
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from hashlib import sha256
+from shlex import quote
 from typing import TYPE_CHECKING, Any, Final
 
 from kingpost.render import layout
@@ -107,7 +108,7 @@ def secret_comments(platform: Platform, namespace: str, *names: str | None) -> l
         if name is None or secret is None:
             continue
         path = secret_path(name, secret)
-        form = f"--from-env-file={path}" if secret.format == "env" else f"--from-file=token={path}"
+        form = quote(f"--from-env-file={path}" if secret.format == "env" else f"--from-file=token={path}")
         lines.append(f"It wants: kubectl -n {namespace} create secret generic {name_of(name)} {form}")
     return lines
 

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import tomlkit
 
+from kingpost.render.comments import comment
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
@@ -18,7 +20,7 @@ def toml(comments: Sequence[str], values: Mapping[str, Any]) -> str:
     """
     document = tomlkit.document()
     for line in comments:
-        document.add(tomlkit.comment(" ".join(line.split())))
+        document.add(tomlkit.comment(comment(line)[2:]))
     document.add(tomlkit.nl())
     for key, value in _plain_first(values).items():
         document.add(key, tomlkit.item(_ordered(value)))

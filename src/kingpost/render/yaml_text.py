@@ -10,6 +10,8 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any, Final
 
+from kingpost.render.comments import comment
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
@@ -26,18 +28,18 @@ _LINE: Final = re.compile(
 
 def yaml(comments: Sequence[str], *documents: Mapping[str, Any]) -> str:
     """Give a file: comment lines, then the documents, separated by `---`."""
-    head = "".join(f"# {' '.join(line.split())}\n" for line in comments)
+    head = "".join(f"{comment(line)}\n" for line in comments)
     return head + "---\n".join("".join(f"{line}\n" for line in _mapping(one)) for one in documents)
 
 
-def scalar(value: str | float | bool | None) -> str:
-    """Give a scalar on one line."""
+def scalar(value: str | int | None) -> str:
+    """Give a scalar on one line. There are no floats: what YAML 1.1 and 1.2 take for one differs."""
     if value is None:
         return "null"
     if isinstance(value, bool):
         return "true" if value else "false"
-    if isinstance(value, (int, float)):
-        return repr(value)
+    if isinstance(value, int):
+        return str(value)
     if _PLAIN.fullmatch(value) and value.lower() not in _WORDS:
         return value
     return '"' + _TO_ESCAPE.sub(_escape, value) + '"'

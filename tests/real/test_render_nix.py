@@ -2,64 +2,22 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
-from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
+from tests.real.conftest import require, require_root
+from tests.real.evaluation import LIB, PER_BUILD, evaluate, example, write
+from tests.real.readback import check_host, substituters
+from tests.strategies import topologies
 
-from kingpost.render import layout
-from kingpost.render.nix_files import render_nix
-from kingpost.render.nix_settings import RESILIENCE, known_to
-from kingpost.topology.loader import load
 from kingpost.topology.model import Topology
 from kingpost.topology.paths import PER_BUILD_INTERFACE
 from kingpost.topology.platform import Platform
-from tests.strategies import topologies
 
-HERE = Path(__file__).parent
-ROOT = HERE.parents[1]
-STAND_IN = HERE / "nixos-stand-in"
-LIB = Path(os.environ.get("NIXPKGS_LIB", STAND_IN / "lib.nix"))
 EXAMPLES = ("homelab", "flywheel", "minimal")
 RANDOM = int(os.environ.get("KINGPOST_RANDOM_TOPOLOGIES", "60"))
-USERS = '{ users.users = { ann.home = "/home/ann"; bob = { }; root = { }; _svc = { }; x-1 = { }; }; }'
-
-
-def write(tree: Path, platform: Platform) -> None:
-    """Write the rendered tree, with a file of its own where another renderer's is read."""
-    for path, text in render_nix(platform).items():
-        target = tree / path
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_text(text, encoding="utf-8", newline="")
-    for host in platform.topology.hosts:
-        lines = [
-            f'token = "{layout.token_placeholder(name)}"\n'
-            for name, runner in platform.topology.runners.items()
-            if runner.host == host
-        ]
-        (tree / layout.runner_config(host)).write_text("".join(lines))
-
-
-def evaluate(nix, trees: dict[str, tuple[Path, Platform]], extra=USERS, check=True):
-    """Evaluate every host of every tree in one Nix process: {tree: {host: configuration}}."""
-    lines = []
-    for name, (tree, _) in trees.items():
-        site = f"(import {tree}/default.nix).nixosModules"
-        lines.append(
-            f'"{name}" = builtins.mapAttrs (_: module: import {STAND_IN}/evaluate.nix'
-            f" {{ inherit module; lib = {LIB}; extra = {extra}; }}) {site};"
-        )
-    file = nix.root / "all.nix"
-    file.write_text("{\n" + "\n".join(lines) + "\n}\n")
-    done = nix.run("nix-instantiate", "--eval", "--strict", "--json", file, check=check)
-    return json.loads(done.stdout) if check else done
-
-
-def example(name: str) -> Platform:
-    return Platform(load(ROOT / "examples" / name / "topology.toml").topology)
 
 
 @pytest.fixture
@@ -150,145 +108,6 @@ def test_only_missing_encrypted_files_are_complained_about(evaluated):
             assert any(f"has no encrypted file {secret['file']}:" in message for message in failing)
 
 
-def substituters(configuration) -> list[str]:
-    """Give the list as Nix uses it: each once."""
-    return list(dict.fromkeys(configuration["nix"]["settings"]["substituters"]))
-
-
-def with_slash(url: str) -> str:
-    return f"{url}/" if url == "https://cache.nixos.org" else url
-
-
-def sections(host) -> dict:
-    systemd = host["systemd"]
-    return {
-        "service": {name: unit["serviceConfig"] for name, unit in systemd["services"].items()},
-        "slice": {name: unit["sliceConfig"] for name, unit in systemd["slices"].items()},
-        "socket": {name: unit["socketConfig"] for name, unit in systemd["sockets"].items()},
-    }
-
-
-def check_host(platform: Platform, name: str, found) -> None:
-    """Compare one host's evaluated configuration with the topology, apart from the code that rendered it."""
-    topology = platform.topology
-    host = topology.hosts[name]
-    check_caches(platform, name, found)
-    openings = platform.firewall(name)
-    assert {
-        interface: tuple(opened["allowedTCPPorts"])
-        for interface, opened in found["networking"]["firewall"]["interfaces"].items()
-    } == openings
-    docker = found["virtualisation"]["docker"]
-    assert docker["enable"] is (host.docker is not None)
-    if host.docker:
-        pools = [{"base": str(pool.base), "size": pool.size} for pool in host.docker.pools]
-        assert docker["daemon"]["settings"]["default-address-pools"] == pools
-        if host.docker.bridge == "docker0":
-            assert docker["daemon"]["settings"]["bip"] == str(host.docker.bip)
-        else:
-            assert docker["daemon"]["settings"]["bridge"] == host.docker.bridge
-            assert host.docker.bridge in found["networking"]["bridges"]
-    servers = {key: attic for key, attic in topology.attic.items() if attic.host == name}
-    assert found["services"]["atticd"]["enable"] is bool(servers)
-    for key, attic in servers.items():
-        check_attic(platform, key, attic, found)
-    for limit in topology.limits.values():
-        if limit.host == name and limit.unit:
-            check_limit(limit, found)
-    for tunnel in topology.tunnels.values():
-        if tunnel.host == name:
-            port = tunnel.listen[1]
-            scripts = [unit["script"] for unit in found["systemd"]["services"].values()]
-            assert any(f"{tunnel.listen[0]}:{port}:" in script for script in scripts)
-    runners = [runner for runner in topology.runners.values() if runner.host == name]
-    assert found["services"]["gitlab-runner"]["enable"] is bool(runners)
-    shell = {runner.user for runner in runners if runner.executor == "shell"} - {"gitlab-runner"}
-    for user in shell:
-        unit = found["systemd"]["services"]["gitlab-runner"]
-        assert unit["serviceConfig"]["User"] == user
-        assert unit["serviceConfig"]["DynamicUser"] is False
-        assert unit["environment"]["HOME"] == f"/home/{user}"
-
-
-def check_caches(platform: Platform, name: str, found) -> None:
-    uses = platform.cache_uses(f"host:{name}")
-    expected = [with_slash(use.url) for use in uses if use.url]
-    conf = found["nix"]["settings"]
-    if "https://cache.nixos.org/" in expected:
-        assert substituters(found) == expected
-    else:
-        assert conf["substituters"] == expected
-    keys = {use.public_key for use in uses if use.url and use.public_key}
-    assert keys <= set(conf["trusted-public-keys"])
-    asked = {
-        with_slash(use.url)
-        for context in platform.contexts_on(name)
-        if context.runner and not context.own_store
-        for use in platform.cache_uses(context.id)
-        if use.url
-    }
-    assert asked <= {*conf["substituters"], *conf["trusted-substituters"]}
-    assert set(conf["trusted-users"]) == {"root", *platform.topology.hosts[name].trusted_users}
-    private = [use for use in uses if use.url and use.ref.kind == "attic" and not use.public]
-    if private:
-        assert conf["netrc-file"] == "/run/kingpost/netrc"
-        assert "kingpost-netrc" in found["systemd"]["services"]
-    for setting, value in known_to(platform.topology.hosts[name].nix, RESILIENCE).items():
-        assert conf[setting] == value
-
-
-def check_attic(platform: Platform, name: str, attic, found) -> None:
-    settings_ = found["services"]["atticd"]["settings"]
-    listener = platform.listeners[f"attic:{name}"]
-    assert settings_["listen"] == f"{listener.bind}:{attic.port}"
-    assert settings_["allowed-hosts"] == list(platform.allowed_hosts(name))
-    assert settings_["chunking"]["max-size"] == attic.chunking.max_size
-    assert settings_["storage"].keys() <= {"type", "path", "region", "bucket", "endpoint"}
-    secret = platform.topology.secrets[attic.secret]
-    if secret.path:
-        assert found["services"]["atticd"]["environmentFile"] == secret.path
-    unit = found["systemd"]["services"]["atticd"]
-    if attic.storage.kind == "local":
-        assert settings_["storage"] == {"type": "local", "path": attic.storage.path}
-        assert unit["environment"] == {}
-    else:
-        bucket = platform.topology.buckets[attic.storage.bucket]
-        assert settings_["storage"]["region"] == bucket.signing_region
-        ec2 = platform.topology.hosts[attic.host].ec2
-        assert ("AWS_EC2_METADATA_DISABLED" in unit["environment"]) is not ec2
-        checksums = "AWS_REQUEST_CHECKSUM_CALCULATION" in unit["environment"]
-        assert checksums is (bucket.provider != "aws")
-    if attic.database.kind == "sqlite":
-        assert settings_["database"]["url"].startswith("sqlite:///")
-    elif attic.database.url_in_secret:
-        assert settings_["database"] == {}
-    else:
-        assert settings_["database"]["url"] == f"postgresql:///{attic.database.name}?host=/run/postgresql"
-        assert found["services"]["postgresql"]["ensureDatabases"] == [attic.database.name]
-        assert found["services"]["atticd"]["user"] == attic.database.name
-        assert "postgresql.target" in unit["after"]
-        assert "postgresql.target" in unit["requires"]
-
-
-def check_limit(limit, found) -> None:
-    base, _, kind = limit.unit.rpartition(".")
-    if kind not in {"service", "slice", "socket"}:
-        assert found["systemd"]["packages"]
-        return
-    unit = sections(found)[kind][base]
-    expected = {
-        "MemoryMax": limit.memory_max,
-        "MemoryHigh": limit.memory_high,
-        "MemorySwapMax": limit.swap_max,
-        "CPUWeight": limit.cpu_weight,
-        "OOMScoreAdjust": limit.oom_score,
-        "ManagedOOMMemoryPressure": limit.oomd,
-    }
-    for key, value in expected.items():
-        if value is not None:
-            assert unit[key] == value, (limit.unit, key)
-
-
 def gather(count: int) -> list[Topology]:
     """Give many topologies, so that one Nix process evaluates all of them."""
     found: list[Topology] = []
@@ -326,28 +145,6 @@ def test_examples_read_back(evaluated):
             check_host(platform, host, configuration)
 
 
-PER_BUILD = {
-    "site": {"name": "x", "substituters": ["attic:home/main"]},
-    "hosts": {"box": {"memory": "8GiB", "docker": {}}},
-    "attic": {
-        "home": {"host": "box", "port": 8080, "secret": "s", "caches": {"main": {"public": True}}},
-    },
-    "runners": {
-        "blog": {
-            "executor": "docker",
-            "host": "box",
-            "image": "a",
-            "network": "per-build",
-            "token": "t",
-        },
-    },
-    "secrets": {
-        "s": {"provider": "sops-nix", "source": "secrets/all.yaml"},
-        "t": {"provider": "sops-nix", "source": "secrets/runner.env", "variables": ["CI_SERVER_TOKEN"]},
-    },
-}
-
-
 def test_job_networks_are_a_wildcard_in_the_syntax_of_either_firewall(nix, tmp_path):
     platform = Platform(Topology.model_validate(PER_BUILD))
     assert PER_BUILD_INTERFACE in platform.firewall("box")
@@ -357,6 +154,30 @@ def test_job_networks_are_a_wildcard_in_the_syntax_of_either_firewall(nix, tmp_p
     nftables = evaluate(nix, trees, extra="{ networking.nftables.enable = true; }")
     assert iptables["br-+"] == {"allowedTCPPorts": [8080]}
     assert nftables["t"]["box"]["networking"]["firewall"]["interfaces"]["br-*"] == {"allowedTCPPorts": [8080]}
+
+
+def test_real_firewalls_take_those_wildcards_and_no_others():
+    """Feed them what nixpkgs' firewall-iptables.nix and firewall-nftables.nix write for an interface."""
+    require_root()
+    tools = {"iptables": require("netns") / "iptables", "nft": require("nft") / "nft"}
+
+    def iptables(name):
+        rules = f"-N fw && {tools['iptables']} -A fw -p tcp --dport 8080 -j ACCEPT -i {name}"
+        return in_network_namespace(f"{tools['iptables']} {rules} && {tools['iptables']} -S fw")
+
+    def nft(name):
+        table = f"table inet fw {{ chain input {{ iifname {name} tcp dport {{ 8080 }} accept; }}; }}"
+        return in_network_namespace(f"{tools['nft']} -c '{table}'")
+
+    assert "-i br-+ " in iptables("br-+").stdout
+    assert nft("br-*").returncode == 0
+    assert nft("br-+").returncode != 0
+
+
+def in_network_namespace(command: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        ["unshare", "--net", "sh", "-c", command], capture_output=True, text=True, check=False, timeout=30
+    )
 
 
 def test_sops_secrets_restart_their_units(nix, tmp_path):
@@ -439,65 +260,3 @@ def test_the_site_offers_every_host_to_either_kind_of_flake(nix, tmp_path):
     ):
         names = nix.eval_json(f"builtins.attrNames ({expression.format(tmp_path / 'generated')})")
         assert names == ["node1", "thinkpad"]
-
-
-def test_nix_knows_every_setting_that_its_version_gets(nix):
-    conf = known_to(nix.version, RESILIENCE)
-    assert shown(nix, conf) == {key: str(value).lower() for key, value in conf.items()}
-    unknown = RESILIENCE.keys() - conf.keys()
-    if nix.version == "2.8":
-        assert unknown == {"fsync-store-paths", "narinfo-cache-meta-ttl"}
-        for setting in unknown:
-            with pytest.raises(AssertionError, match="unknown setting"):
-                shown(nix, {setting: 1})
-    else:
-        assert not unknown
-
-
-def shown(nix, conf: dict) -> dict[str, str]:
-    lines = "".join(f"{key} = {str(value).lower()}\n" for key, value in conf.items())
-    command = ["nix", "config", "show"] if nix.version != "2.8" else ["nix", "show-config"]
-    done = nix.run(*command, env={"NIX_CONFIG": lines + "experimental-features = nix-command\n"})
-    assert "unknown setting" not in done.stderr, done.stderr
-    pairs = dict(line.split(" = ", 1) for line in done.stdout.splitlines() if " = " in line)
-    return {key: pairs[key] for key in conf}
-
-
-@pytest.mark.parametrize("format_", ["raw", "env"])
-def test_the_unit_fills_the_token_in_as_it_starts(nix_new, tmp_path, format_):
-    secret = tmp_path / "it's a secret"
-    secret.write_text(
-        "glrt-abc_DEF-123\n" if format_ == "raw" else "OTHER=1\nCI_SERVER_TOKEN='glrt-abc_DEF-123'\n"
-    )
-    declared = {"provider": "path", "path": str(secret), "format": format_}
-    topology = Topology.model_validate({**PER_BUILD, "secrets": {"s": declared, "t": declared}})
-    platform = Platform(topology)
-    write(tmp_path / "generated", platform)
-    found = evaluate(nix_new, {"t": (tmp_path / "generated", platform)})["t"]["box"]
-    (command,) = found["systemd"]["services"]["gitlab-runner"]["serviceConfig"]["ExecStartPre"]
-    script = build(nix_new, tmp_path / "generated", "gitlab-runner", "serviceConfig.ExecStartPre")
-    assert command == f"!{script}"
-    home = tmp_path / "home"
-    (home / ".gitlab-runner").mkdir(parents=True)
-    (home / ".gitlab-runner" / ".runner_system_id").write_text("s_keep")
-    done = subprocess.run(
-        [script], env={"HOME": str(home), "PATH": os.environ["PATH"]}, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
-    config = home / ".gitlab-runner" / "config.toml"
-    assert config.read_text() == 'token = "glrt-abc_DEF-123"\n'
-    assert config.stat().st_mode & 0o777 == 0o600
-    assert (home / ".gitlab-runner" / ".runner_system_id").read_text() == "s_keep"
-    assert "glrt" not in done.stdout + done.stderr
-
-
-def build(nix, tree: Path, unit: str, attribute: str) -> str:
-    """Build the script that a unit's directive names, and give its path."""
-    expression = (
-        f"let c = (import {STAND_IN}/evaluate.nix {{ module = {tree}/hosts/box; lib = {LIB}; }});"
-        f" line = builtins.head c.systemd.services.{unit}.{attribute};"
-        ' in derivation { name = "all"; system = builtins.currentSystem; builder = "/bin/sh"; inherit line;'
-        ' PATH = "/usr/bin:/bin"; args = [ "-c" "echo ${line} >$out" ]; }'
-    )
-    out = nix.run("nix-build", "--no-out-link", "-E", expression).stdout.strip()
-    return Path(out).read_text().strip().removeprefix("!")

@@ -28,7 +28,7 @@ let
     writeText = name: text: file name "0444" text;
     writeTextDir = path: text: directory "text-dir" path text;
     coreutils = "/coreutils";
-    openssh = "/openssh";
+    openssh = "/usr";
     git = file "git" "0444" "";
     attic-client = file "attic-client" "0444" "";
     cachix = file "cachix" "0444" "";

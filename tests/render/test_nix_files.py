@@ -1,0 +1,146 @@
+from __future__ import annotations
+
+import re
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from tests.strategies import topologies
+
+from kingpost.base.errors import InvalidInputError
+from kingpost.render.nix_files import render_nix
+from kingpost.topology.model import Topology
+from kingpost.topology.platform import Platform
+
+ONE = {
+    "site": {"name": "x", "substituters": ["attic:home/main", "substituter:nixos"]},
+    "hosts": {"box": {"memory": "8GiB", "docker": {}}, "idle": {"memory": "1GiB"}},
+    "attic": {"home": {"host": "box", "port": 8080, "secret": "s", "caches": {"main": {"public": True}}}},
+    "secrets": {"s": {"provider": "path", "path": "/etc/s"}},
+}
+
+
+def rendered(changes=None, **tables):
+    return render_nix(Platform(Topology.model_validate({**ONE, **tables, **(changes or {})})))
+
+
+def test_a_host_imports_just_what_it_has():
+    files = rendered()
+    assert sorted(files) == [
+        "default.nix",
+        "flake-module.nix",
+        "hosts/box/atticd.nix",
+        "hosts/box/default.nix",
+        "hosts/box/docker.nix",
+        "hosts/box/nix.nix",
+        "hosts/idle/default.nix",
+        "hosts/idle/nix.nix",
+    ]
+    imports = re.findall(r"\./([\w-]+\.nix)", files["hosts/box/default.nix"])
+    assert imports == ["atticd.nix", "docker.nix", "nix.nix"]
+
+
+@given(topologies())
+@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+def test_the_same_topology_renders_the_same_bytes(topology):
+    first = render_nix(Platform(topology))
+    again = render_nix(Platform(topology.model_copy(deep=True)))
+    assert first == again
+    assert list(first) == list(again)
+    for path, text in first.items():
+        assert text.endswith("\n"), path
+        assert not text.endswith("\n\n"), path
+        assert not re.search(r"[ \t]$", strip_strings(text), re.MULTILINE), path
+
+
+def strip_strings(text: str) -> str:
+    return re.sub(r'"(?:\\.|[^"\\])*"', '""', text)
+
+
+def test_two_attic_servers_on_one_host_are_refused():
+    second = {"home": ONE["attic"]["home"], "two": {**ONE["attic"]["home"], "port": 8081}}
+    with pytest.raises(InvalidInputError, match="two Attic servers on box: home and two") as caught:
+        rendered(attic=second)
+    assert caught.value.fix
+
+
+def test_shell_runners_of_two_users_on_one_host_are_refused():
+    runners = {
+        name: {"executor": "shell", "host": "box", "user": name, "token": "s"} for name in ("ann", "bob")
+    }
+    with pytest.raises(InvalidInputError, match="different users: ann, bob"):
+        rendered(runners=runners)
+
+
+def test_a_private_cache_without_a_token_gets_no_netrc():
+    attic = {**ONE["attic"]["home"], "caches": {"main": {"public": False}}}
+    assert "netrc" not in "".join(rendered(attic={"home": attic}).values())
+
+
+def test_an_unreachable_cache_is_left_out_with_its_reason():
+    hosts = {**ONE["hosts"], "far": {"memory": "1GiB"}}
+    text = rendered(hosts=hosts)["hosts/far/nix.nix"]
+    assert "# attic:home/main is left out: far and box share no network" in text
+    assert "8080" not in text
+
+
+def test_the_nixos_cache_goes_where_the_topology_leaves_it_out():
+    site = {"name": "x", "substituters": ["attic:home/main"]}
+    assert "substituters = lib.mkForce [" in rendered(site=site)["hosts/box/nix.nix"]
+    assert "mkForce" not in rendered()["hosts/box/nix.nix"]
+
+
+def test_an_old_nixos_orders_after_the_service_of_postgresql():
+    attic = {**ONE["attic"]["home"], "database": {"kind": "postgres"}}
+    for release, unit in (("24.11", "service"), ("26.05", "target"), ("unstable", "target")):
+        site = {**ONE["site"], "nixos": release}
+        assert (
+            f'requires = [ "postgresql.{unit}" ];'
+            in rendered(site=site, attic={"home": attic})["hosts/box/atticd.nix"]
+        )
+
+
+def test_a_database_elsewhere_replaces_the_stock_url():
+    attic = {**ONE["attic"]["home"], "database": {"kind": "postgres", "url_in_secret": True}}
+    text = rendered(attic={"home": attic})["hosts/box/atticd.nix"]
+    assert "database = lib.mkForce { };" in text
+    assert "postgresql" not in text
+
+
+def test_a_mount_gets_a_drop_in_for_nixos_has_no_option():
+    limits = {"m": {"host": "box", "unit": "data.mount", "memory_max": "1GiB"}}
+    text = rendered(limits=limits)["hosts/box/limits.nix"]
+    assert '"etc/systemd/system/data.mount.d/kingpost.conf" "[Mount]\\nMemoryMax=1073741824\\n"' in text
+
+
+def test_k3s_keeps_pods_and_server_within_the_clusters_memory():
+    cluster = {"host": "box", "memory_max": "2GiB", "etcd": {"quota": "512MiB"}}
+    text = rendered(clusters={"k": cluster})["hosts/box/k3s.nix"]
+    assert '"--kubelet-arg=system-reserved=memory=6291456Ki"' in text
+    assert '"--etcd-arg=quota-backend-bytes=536870912"' in text
+    assert "serviceConfig.MemoryMax = lib.mkDefault 2147483648;" in text
+
+
+def test_a_container_gets_its_limits_from_docker():
+    limit = {"host": "box", "container": "web", "memory_max": "1GiB", "swap_max": "1GiB", "cpu_weight": 50}
+    text = rendered(limits={"l": limit})["hosts/box/limits.nix"]
+    options = ("--memory=1073741824", "--memory-swap=2147483648", "--cpu-shares=512")
+    assert all(f'"{option}"' in text for option in options)
+
+
+def test_a_fleet_takes_time_in_proportion_to_its_size():
+    """Count derivations instead of seconds: twice the hosts, at most a little more than twice the work."""
+    import cProfile
+    import pstats
+
+    def calls(count):
+        hosts = {f"h{n}": {"memory": "8GiB", "docker": {}} for n in range(count)}
+        attic = {f"a{n}": {**ONE["attic"]["home"], "host": f"h{n}"} for n in range(count)}
+        topology = Topology.model_validate(
+            {**ONE, "site": {"name": "x", "substituters": ["attic:a0/main"]}, "hosts": hosts, "attic": attic}
+        )
+        profile = cProfile.Profile()
+        profile.runcall(lambda: render_nix(Platform(topology)))
+        return pstats.Stats(profile).total_calls
+
+    calls(1)  # Templates are compiled once.
+    assert calls(200) < 2.2 * calls(100)

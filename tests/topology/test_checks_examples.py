@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from kingpost.base.errors import InvalidInputError
 from kingpost.topology.checks import CHECKS, run_checks
 from kingpost.topology.checks.example import BASE, laid_over
 from kingpost.topology.checks.reference import THEMES, markdown
-from kingpost.topology.checks.shape import SHAPES
+from kingpost.topology.checks.shape import SHAPES, UNREADABLE
 from kingpost.topology.loader import load
 from kingpost.topology.model import Topology
 from kingpost.topology.platform import Platform
@@ -58,6 +59,14 @@ def test_shape_examples(shape, tmp_path):
     assert problems(shape.good) == []
 
 
+def test_an_unreadable_file(tmp_path):
+    file = tmp_path / "topology.toml"
+    file.write_text(UNREADABLE.bad)
+    with pytest.raises(InvalidInputError, match="no TOML"):
+        load(file)
+    assert problems(UNREADABLE.good) == []
+
+
 def test_the_loader_gives_no_code_without_a_section():
     text = (ROOT / "src/kingpost/topology/loader.py").read_text()
     assert set(re.findall(r'"(KP-[A-Z-]+)"', text)) == {shape.code for shape in SHAPES}
@@ -71,7 +80,7 @@ def test_docs_are_current():
 
 def test_docs_have_a_section_for_every_code():
     headings = re.findall(r"^### (KP-[A-Z0-9-]+)$", markdown(), re.MULTILINE)
-    assert sorted(headings) == sorted([*CHECKS, *(shape.code for shape in SHAPES)])
+    assert sorted(headings) == sorted([*CHECKS, *(shape.code for shape in (UNREADABLE, *SHAPES))])
     assert {check.find.__module__.rpartition(".")[2] for check in CHECKS.values()} == set(THEMES)
     assert BASE in markdown()
 

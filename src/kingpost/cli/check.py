@@ -27,16 +27,22 @@ def command(
 
     Exits with 0 when there is none and 2 when there is one. docs/checks.md explains every code, with an example.
     """
+    from kingpost.base.errors import InvalidInputError, Location
     from kingpost.topology.checks import run_checks
+    from kingpost.topology.checks.shape import UNREADABLE
     from kingpost.topology.loader import load
     from kingpost.topology.platform import Platform
-    from kingpost.topology.problems import InvalidTopologyError, locate_all
+    from kingpost.topology.problems import InvalidTopologyError, Located, Problem, locate_all
 
     summary = ""
     try:
         loaded = load(topology)
     except InvalidTopologyError as error:
         located = list(error.located)
+    except InvalidInputError as error:
+        problem = Problem(UNREADABLE.code, (), error.what, error.why, error.fix or UNREADABLE.fix)
+        where = error.where if isinstance(error.where, Location) else Location(str(topology))
+        located = [Located(problem, where)]
     else:
         platform = Platform(loaded.topology)
         problems = run_checks(loaded.topology, platform)
@@ -58,10 +64,17 @@ def command(
 
 def _report(located: list[Located]) -> str:
     from kingpost.report.terminal import printable
+    from kingpost.topology.checks import CHECKS, Stage
 
     blocks = ["\n".join(printable(line) for line in str(item).splitlines()) for item in located]
     number = f"{len(located)} problem{'' if len(located) == 1 else 's'}"
-    return "\n\n".join([*blocks, f"{number}; docs/checks.md explains each code, with an example"])
+    last = f"{number}; docs/checks.md explains each code, with an example"
+    stages = [
+        CHECKS[code].stage if (code := item.problem.code) in CHECKS else Stage.FOUNDATION for item in located
+    ]
+    if Stage.FOUNDATION in stages:
+        last += "\nroutes, listeners and memory are checked when names and places are right"
+    return "\n\n".join([*blocks, last])
 
 
 def _summary(topology: Topology, platform: Platform) -> str:

@@ -6,7 +6,7 @@ import hashlib
 import json
 import re
 import tomllib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final, get_args
@@ -18,6 +18,7 @@ from kingpost.base.process import CommandError, run
 from kingpost.topology.model import Topology
 from kingpost.topology.positions import NoPositions, json_positions, toml_positions
 from kingpost.topology.problems import InvalidTopologyError, Locator, Problem, locate_all
+from kingpost.topology.redaction import redacted
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -76,7 +77,9 @@ def load(path: Path) -> Loaded:
     try:
         topology = Topology.model_validate(data)
     except ValidationError as error:
-        problems = [_problem(details) for details in _without_echoes(error.errors(include_url=False))]
+        problems = [
+            _without_secrets(_problem(details)) for details in _without_echoes(error.errors(include_url=False))
+        ]
         located = locate_all(problems, _locator(path, text))
         raise InvalidTopologyError(str(path), located) from None
     return Loaded(topology, path, text)
@@ -113,7 +116,7 @@ def _toml_error(path: Path, text: str) -> InvalidInputError:
         message, where = str(error), str(path)
     else:
         message, where = "it cannot be read", str(path)
-    return InvalidInputError(f"this is no TOML: {message}", where=where)
+    return InvalidInputError(f"this is no TOML: {redacted(message)}", where=where)
 
 
 def _text(path: Path) -> str:
@@ -173,6 +176,11 @@ def _without_echoes(errors: Sequence[ErrorDetails]) -> list[ErrorDetails]:
             seen.add(key)
             kept.append(error)
     return kept
+
+
+def _without_secrets(problem: Problem) -> Problem:
+    """Messages repeat what was written, and what was written in the wrong place may be a secret."""
+    return replace(problem, message=redacted(problem.message), fix=redacted(problem.fix))
 
 
 def _problem(error: ErrorDetails) -> Problem:

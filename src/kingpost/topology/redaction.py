@@ -10,7 +10,7 @@ from itertools import pairwise
 from typing import Final
 
 _SHAPES: Final[tuple[tuple[str, re.Pattern[str]], ...]] = (
-    ("a JSON Web Token", re.compile(r"\beyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}(\.[A-Za-z0-9_-]*)?")),
+    ("a JSON Web Token", re.compile(r"\beyJ[A-Za-z0-9_-]{12,}(\.[A-Za-z0-9_-]*)*")),
     ("a GitLab token", re.compile(r"\bgl(rt|pat|dt|cbt|ptt|ft|soat|agent|imt|ffct|oas)-[\w.-]{8,}")),
     ("a GitLab registration token", re.compile(r"\bGR1348941[\w-]{8,}")),
     ("a GitHub token", re.compile(r"\b(gh[pousr]_[A-Za-z0-9]{20,}|github_pat_\w{20,})")),
@@ -35,6 +35,8 @@ _SPEAKING_KEY: Final = re.compile(
     re.IGNORECASE,
 )
 _KEY_MATERIAL: Final = re.compile(r"[A-Za-z0-9+/]{40,}={0,2}")
+#: Not what follows a public key's name, or `sha256-`.
+_BARE_KEY_MATERIAL: Final = re.compile(r"(?<![\w:+/-])[A-Za-z0-9+/]{40,}={0,2}")
 
 
 def secret_shape(text: str) -> str | None:
@@ -64,7 +66,9 @@ def is_key_material(text: str) -> bool:
 
 
 def redacted(text: str) -> str:
-    """Give the text with every secret of a known shape replaced by its kind."""
+    """Give the text with every secret of a known shape replaced by its kind, key material in base64 included."""
     for kind, pattern in _SHAPES:
         text = pattern.sub(f"<{kind}>", text)
-    return text
+    return _BARE_KEY_MATERIAL.sub(
+        lambda found: "<key material>" if is_key_material(found.group()) else found.group(), text
+    )

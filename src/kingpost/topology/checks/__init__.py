@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from kingpost.topology.platform import Platform
     from kingpost.topology.problems import Problem
 
-__all__ = ["CHECKS", "Check", "Example", "run_checks"]
+__all__ = ["CHECKS", "Check", "Example", "Stage", "run_checks"]
 
 
 def run_checks(topology: Topology, platform: Platform, *, today: date | None = None) -> list[Problem]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 from kingpost.topology.checks.example import BASE
 from kingpost.topology.checks.registry import CHECKS
 from kingpost.topology.checks.scene import dotted
-from kingpost.topology.checks.shape import SHAPES
+from kingpost.topology.checks.shape import SHAPES, UNREADABLE
 
 if TYPE_CHECKING:
     from kingpost.topology.checks.registry import Check
@@ -64,7 +64,7 @@ Each example is laid over this one: its tables are merged into these. Every exam
 
 def markdown() -> str:
     """Give the whole document."""
-    parts = [_INTRODUCTION, _contents(), "## Shape\n", *map(_shape, SHAPES)]
+    parts = [_INTRODUCTION, _contents(), "## Shape\n", *map(_shape, (UNREADABLE, *SHAPES))]
     for module, heading in THEMES.items():
         parts += [f"## {heading}\n", *(_check(check) for check in _of(module))]
     return "\n".join([*parts, _BASE])
@@ -75,7 +75,7 @@ def _of(module: str) -> list[Check]:
 
 
 def _contents() -> str:
-    rows = [f"| [{shape.code}](#{shape.code.lower()}) | {shape.title} |" for shape in SHAPES]
+    rows = [f"| [{shape.code}](#{shape.code.lower()}) | {shape.title} |" for shape in (UNREADABLE, *SHAPES)]
     for module in THEMES:
         rows += [f"| [{check.code}](#{check.code.lower()}) | {check.title} |" for check in _of(module)]
     return "\n".join(["| Code | Rule |", "| --- | --- |", *rows, ""])
@@ -96,8 +96,9 @@ def _check(check: Check) -> str:
 
 
 def _shape(shape: Shape) -> str:
+    where = f", reported at `{dotted(shape.at)}`" if shape.at else ""
     return (
         f"### {shape.code}\n\n**{_sentence(shape.title)}**\n\nWhy: {_sentence(shape.why)}\n\n"
-        f"Fix: {_sentence(shape.fix)}\n\nWrong, reported at `{dotted(shape.at)}`:\n\n```toml\n{shape.bad}\n```\n\n"
+        f"Fix: {_sentence(shape.fix)}\n\nWrong{where}:\n\n```toml\n{shape.bad}\n```\n\n"
         f"Right:\n\n```toml\n{shape.good}\n```\n"
     )

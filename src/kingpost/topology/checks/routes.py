@@ -110,6 +110,67 @@ def _in_commands(scene: Scene) -> Iterator[Finding]:
 
 
 @check(
+    "KP-ROUTE-BY-HAND",
+    title="What is declared is dialled by its name, not by a URL",
+    why="a URL does not count as a caller: the server may be bound to another address, and the firewall stays shut",
+    fix="name the declared server instead of a URL: every dialer then gets the address that works for it",
+    example=Example(
+        bad='[substituters.mine]\nurl = "http://100.64.0.1:8083/main"\n'
+        'public_key = "mine:AgICAgICAgICAgICAgICAgICAgICAgICAgICAgICAgI="\n\n'
+        '[hosts.laptop]\nsubstituters = ["substituter:mine"]',
+        good='[hosts.laptop]\nsubstituters = ["attic:home/main"]',
+        at=("substituters", "mine", "url"),
+    ),
+    stage=Stage.DERIVED,
+)
+def by_hand(scene: Scene) -> Iterator[Finding]:
+    """Find URLs of other people's services that are a declared listener's; a tunnel's end works as it is."""
+    platform = scene.platform
+    listeners = {(listener.host, listener.port): ref for ref, listener in platform.listeners.items()}
+    callers: dict[str, set[Namespace]] = {}
+    for need in platform.needs:
+        namespace = platform.contexts[need.context].namespace(need.dialer)
+        callers.setdefault(need.service, set()).add(namespace)
+    for ref, namespaces in callers.items():
+        service = platform.services[ref]
+        if not isinstance(service.location, External):
+            continue
+        url = service.location.url
+        host = _host_of(scene, url)
+        if host is None and _own_namespace(url) and len(namespaces) == 1:
+            (namespace,) = namespaces
+            host = namespace.owner if namespace.kind == "host" else None
+        parts = urlsplit(url)
+        listener = listeners.get((host or "", parts.port or (443 if parts.scheme == "https" else 80)))
+        if listener:
+            yield Finding(
+                _url_path(service),
+                f"the URL of {ref} is {listener} on {host}, written by hand",
+                fix=_instead(scene, listener, url),
+            )
+
+
+def _instead(scene: Scene, listener: str, url: str) -> str:
+    kind, _, name = listener.partition(":")
+    if kind == "bucket":
+        return f"give this bucket the `listener` of {listener}"
+    cache = urlsplit(url).path.strip("/")
+    known = scene.topology.attic[name].caches
+    return (
+        f'write "{listener}/{cache if cache in known else next(iter(known), "CACHE")}" wherever this is named'
+    )
+
+
+def _host_of(scene: Scene, url: str) -> str | None:
+    """Give the declared host that a URL's address is of."""
+    name = urlsplit(url).hostname or ""
+    for host, declared in scene.topology.hosts.items():
+        if any(str(address.ip) == name for address in declared.addresses.values()):
+            return host
+    return None
+
+
+@check(
     "KP-ROUTE-NODE-PORT",
     title="What is dialled from outside its cluster has a node port",
     why="a Service's name and address mean something to pods of the cluster alone",

@@ -88,7 +88,7 @@ def missing_variables(scene: Scene) -> Iterator[Finding]:
             host = topology.hosts.get(scene.host_of(attic.host, attic.cluster) or "")
             # On EC2 the instance's role can give the credentials for AWS's own S3.
             by_role = bucket and bucket.provider == "aws" and host and host.ec2
-            if bucket and not by_role and bucket.credentials in {None, attic.secret}:
+            if bucket and not by_role and bucket.credentials is None:
                 needed += _S3
         yield from _lacking(attic.secret, secret, needed, f"the Attic server {name}")
     for name, bucket in topology.buckets.items():

@@ -19,6 +19,16 @@ class Shape:
     at: tuple[str | int, ...]
 
 
+UNREADABLE: Final = Shape(
+    "KP-TOPO-FILE",
+    title="The file is there and is TOML, JSON or Nix",
+    why="nothing else can be said about it",
+    fix="correct the place that the parser stopped at; for TOML it is often the line before",
+    bad='[hosts.node1]\nmemory "8GiB"',
+    good='[hosts.node1]\nmemory = "8GiB"',
+    at=(),
+)
+
 SHAPES: Final = (
     Shape(
         "KP-TOPO-UNKNOWN-KEY",

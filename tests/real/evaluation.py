@@ -6,8 +6,8 @@ import json
 import os
 from pathlib import Path
 
-from kingpost.render import layout
 from kingpost.render.nix_files import render_nix
+from kingpost.render.runner_config import render_runners
 from kingpost.topology.loader import load
 from kingpost.topology.platform import Platform
 
@@ -40,18 +40,11 @@ PER_BUILD = {
 
 
 def write(tree: Path, platform: Platform) -> None:
-    """Write the rendered tree, with a file of its own where another renderer's is read."""
-    for path, text in render_nix(platform).items():
+    """Write a platform's modules, and the config.toml that they read."""
+    for path, text in {**render_nix(platform), **render_runners(platform)}.items():
         target = tree / path
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_text(text, encoding="utf-8", newline="")
-    for host in platform.topology.hosts:
-        lines = [
-            f'token = "{layout.token_placeholder(name)}"\n'
-            for name, runner in platform.topology.runners.items()
-            if runner.host == host
-        ]
-        (tree / layout.runner_config(host)).write_text("".join(lines))
 
 
 def evaluate(nix, trees: dict[str, tuple[Path, Platform]], extra=USERS, check=True):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import tomllib
 
 import pytest
 from tests.real.conftest import require, require_root
@@ -46,7 +47,9 @@ def test_a_runner_gets_its_token_and_keeps_its_system_id(nix_new, tmp_path, form
     done = run_script(nix_new, tmp_path, declared, home)
     assert done.returncode == 0, done.stderr
     config = home / ".gitlab-runner" / "config.toml"
-    assert config.read_text() == f'token = "{TOKEN}"\n'
+    filled = (tmp_path / "generated/hosts/box/gitlab-runner.toml").read_text().replace("@TOKEN:blog@", TOKEN)
+    assert config.read_text() == filled
+    assert tomllib.loads(filled)["runners"][0]["token"] == TOKEN
     assert config.stat().st_mode & 0o777 == 0o600
     assert (home / ".gitlab-runner" / ".runner_system_id").read_text() == "s_keep"
     assert TOKEN not in done.stdout + done.stderr

@@ -128,7 +128,7 @@ kingpost_push() { # POLICY CACHE COMMAND...: push everything that was built
   fi
 }
 
-kingpost_outputs() { # set KINGPOST_OUTPUTS to the store paths of what was built
+kingpost_outputs() { # set KINGPOST_OUTPUTS to what was built, and write its closure into the report
   KINGPOST_OUTPUTS=
   for kingpost_link in "$KINGPOST_DIR"/result-*; do
     if [ -L "$kingpost_link" ]; then
@@ -139,6 +139,8 @@ kingpost_outputs() { # set KINGPOST_OUTPUTS to the store paths of what was built
     kingpost_say "nothing was built, so there is nothing to push"
     return 1
   }
+  # shellcheck disable=SC2086 # store paths have no blanks
+  nix-store --query --requisites $KINGPOST_OUTPUTS >"$KINGPOST_REPORT/closure.txt"
 }
 
 kingpost_attic() { # ENDPOINT CACHE JOBS SOURCE...: attic pushes the closure of each path itself
@@ -148,7 +150,7 @@ kingpost_attic() { # ENDPOINT CACHE JOBS SOURCE...: attic pushes the closure of 
   kingpost_jobs=$3
   shift 3
   if [ "$1" = login ]; then # SERVER: the user's own `attic login`
-    # shellcheck disable=SC2086 # store paths have no blanks; the limit is several words
+    # shellcheck disable=SC2086 # likewise; the limit is several words
     $KINGPOST_LIMIT attic push --jobs "$kingpost_jobs" "$2:$kingpost_name" $KINGPOST_OUTPUTS
     return
   fi
@@ -167,13 +169,11 @@ kingpost_attic() { # ENDPOINT CACHE JOBS SOURCE...: attic pushes the closure of 
 
 kingpost_cachix() { # CACHE JOBS SOURCE...: the whole closure, from stdin
   kingpost_outputs || return 1
-  # shellcheck disable=SC2086 # store paths have no blanks
-  nix-store --query --requisites $KINGPOST_OUTPUTS >"$KINGPOST_DIR/closure" || return 1
   kingpost_name=$1
   kingpost_jobs=$2
   shift 2
   if [ "$1" = login ]; then
-    $KINGPOST_LIMIT cachix push --jobs "$kingpost_jobs" "$kingpost_name" <"$KINGPOST_DIR/closure"
+    $KINGPOST_LIMIT cachix push --jobs "$kingpost_jobs" "$kingpost_name" <"$KINGPOST_REPORT/closure.txt"
     return
   fi
   kingpost_read_token "$@" || return 1
@@ -181,10 +181,20 @@ kingpost_cachix() { # CACHE JOBS SOURCE...: the whole closure, from stdin
   (
     CACHIX_AUTH_TOKEN=$KINGPOST_TOKEN
     export CACHIX_AUTH_TOKEN
-    exec $KINGPOST_LIMIT cachix push --jobs "$kingpost_jobs" "$kingpost_name" <"$KINGPOST_DIR/closure"
+    exec $KINGPOST_LIMIT cachix push --jobs "$kingpost_jobs" "$kingpost_name" <"$KINGPOST_REPORT/closure.txt"
   ) || kingpost_code=$?
   KINGPOST_TOKEN=
   return "$kingpost_code"
+}
+
+kingpost_token_file() { # SOURCE...: write a token to $KINGPOST_DIR/token, for a program that reads one from a file
+  kingpost_untraced kingpost_write_token "$@"
+}
+
+kingpost_write_token() {
+  kingpost_read_token "$@" || return 1
+  (umask 077 && printf '%s' "$KINGPOST_TOKEN" >"$KINGPOST_DIR/token")
+  KINGPOST_TOKEN=
 }
 
 kingpost_end() { # exit code 75 is GitLab's orange: `allow_failure` lets the pipeline go on, and shows it

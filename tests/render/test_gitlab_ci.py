@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import yaml as pyyaml
 
+from kingpost.render.audits import render_audits
 from kingpost.render.gitlab_ci import functions, pipeline_yaml
 from kingpost.topology.model import Topology
 from kingpost.topology.platform import Platform
@@ -53,6 +54,17 @@ cp "$XDG_CONFIG_HOME/attic/config.toml" "$STUB_LOG/attic.toml" 2>/dev/null
 stat -c %a "$XDG_CONFIG_HOME/attic/config.toml" >"$STUB_LOG/attic.mode" 2>/dev/null
 [ ! -e "$STUB_LOG/attic-hangs" ] || exec sleep 30
 [ ! -e "$STUB_LOG/attic-fails" ]
+"""
+)
+KINGPOST = (
+    STUB
+    + """\
+while [ $# -gt 0 ]; do
+  case $1 in --token-file) cp "$2" "$STUB_LOG/audit-token" ;; esac
+  shift
+done
+echo '{"schema": "kingpost.report/1"}'
+[ ! -e "$STUB_LOG/audit-fails" ]
 """
 )
 CACHIX = (
@@ -126,14 +138,20 @@ def run(request, tmp_path):
     stubs, log, project, temporary = (tmp_path / name for name in ("bin", "log", "project", "tmp"))
     for folder in (stubs, log, project, temporary):
         folder.mkdir()
-    for name, text in {"nix": NIX, "nix-store": NIX_STORE, "attic": ATTIC, "cachix": CACHIX}.items():
+    for name, text in {
+        "nix": NIX,
+        "nix-store": NIX_STORE,
+        "attic": ATTIC,
+        "cachix": CACHIX,
+        "kingpost": KINGPOST,
+    }.items():
         (stubs / name).write_text(text)
         (stubs / name).chmod(0o755)
 
-    def go(made: Platform, *, trace=False, broken=(), **environment) -> Ran:
+    def go(made: Platform | dict, *, trace=False, broken=(), **environment) -> Ran:
         for name in broken:
             (log / name).touch()
-        job = job_of(made)
+        job = made if isinstance(made, dict) else job_of(made)
         lines = ["if set -o | grep pipefail >/dev/null; then set -o pipefail; fi", "set -o errexit"]
         lines += ["set -o xtrace"] if trace else []
         lines += [*job["before_script"], *job["script"]]
@@ -359,6 +377,36 @@ def test_no_job_uses_attic_use_or_swallows_a_failure():
     text = pipeline_yaml(platform(), "p")
     assert "attic use" not in text
     assert "|| true" not in text
+
+
+def audit_job(**audit) -> dict:
+    topology = platform().topology.model_dump(mode="python", by_alias=True, exclude_defaults=True)
+    audits = {"night": {"cache": "attic:home/main", "runner": "r", **audit}}
+    topology["site"]["name"] = "s"
+    made = Platform(Topology.model_validate({**topology, "audits": audits}))
+    return pyyaml.safe_load(render_audits(made)["ci/audits/night.gitlab-ci.yml"])["audit-night"]
+
+
+def test_an_audit_reads_its_part_of_the_paths_that_were_pushed(run, tmp_path):
+    (tmp_path / "token").write_text(f"{TOKEN}\n")
+    job = audit_job(shards=4, sample="5%", token="raw")
+    job["script"] = [words.replace("/nowhere", str(tmp_path / "token")) for words in job["script"]]
+    ran = run(job, CI_NODE_INDEX="2", CI_NODE_TOTAL="4", KINGPOST_AUDIT_PATHS="list")
+    assert ran.code == 0, ran.output
+    assert job["parallel"] == 4
+    (call,) = ran.calls("kingpost")
+    assert call == (
+        "kingpost <cache> <audit> <http://172.17.0.1:8080/main> <--sample> <5%> <--list> <list> "
+        "<--junit> <kingpost-report/audit-2.xml> <--json> "
+        f"<--token-file> <{ran.temporary}/kingpost-job-7/token>"
+    )
+    assert (ran.log / "audit-token").read_text() == TOKEN
+    assert "kingpost.report/1" in (ran.project / "kingpost-report" / "audit-2.json").read_text()
+    ran.assert_no_token()
+
+
+def test_an_audit_that_finds_damage_fails_its_job(run):
+    assert run(audit_job(), broken=["audit-fails"]).code == 1
 
 
 @pytest.mark.skipif(not shutil.which("shellcheck"), reason="shellcheck is not here")

@@ -29,7 +29,7 @@ FUNCTIONS: Final = "ci/functions.sh"
 WARNING_EXIT: Final = 75
 """EX_TEMPFAIL: what a job ends with when only best-effort pushes failed."""
 
-_CLEAN: Final = 'rm -rf "${TMPDIR:-/tmp}/kingpost-job-$CI_JOB_ID"'
+CLEAN: Final = 'rm -rf "${TMPDIR:-/tmp}/kingpost-job-$CI_JOB_ID"'
 
 
 @cache
@@ -60,11 +60,11 @@ def pipeline_yaml(platform: Platform, name: str) -> str:
     job["variables"] = {"NIX_CONFIG": settings_text(settings(platform, context, fallback=pipeline.fallback))}
     job["before_script"] = [functions(), *_begin(platform, context, pipeline.forks, pushes)]
     job["script"] = [
-        *(_line("kingpost_build", installable) for installable in pipeline.build),
+        *(line("kingpost_build", installable) for installable in pipeline.build),
         *(_push(platform, push) for push in pushes),
         "kingpost_end",
     ]
-    job["after_script"] = [_CLEAN]
+    job["after_script"] = [CLEAN]
     job["artifacts"] = {"when": "always", "expire_in": "30 days", "paths": ["kingpost-report/"]}
     comments = [
         f"Pipeline {name} on runner {pipeline.runner}, in {context.id}; rendered by kingpost:",
@@ -90,7 +90,7 @@ def _explained(push: PushRoute) -> str:
 
 def _begin(platform: Platform, context: Context, forks: str, pushes: list[PushRoute]) -> Iterator[str]:
     variables = dict.fromkeys(push.push.token.variable for push in pushes if push.push.token.variable)
-    yield _line("kingpost_begin", forks, *map(str, variables))
+    yield line("kingpost_begin", forks, *map(str, variables))
     if not context.own_store:
         return  # the host's daemon reads private caches with the host's netrc
     tokens = {push.ref.server: push.push.token for push in pushes if push.ref.kind == "attic"}
@@ -102,15 +102,15 @@ def _begin(platform: Platform, context: Context, forks: str, pushes: list[PushRo
             continue
         if token and not token.login:
             machines.add(machine)
-            yield _line("kingpost_netrc", machine, *_source(platform, token, ATTIC_TOKEN))
+            yield line("kingpost_netrc", machine, *token_words(platform, token, ATTIC_TOKEN))
 
 
 def _push(platform: Platform, push: PushRoute) -> str:
     head = ("kingpost_push", push.push.policy, str(push.ref))
     jobs = str(push.push.jobs)
     if push.ref.kind == "attic":
-        token = _source(platform, push.push.token, ATTIC_TOKEN, login=push.ref.server)
-        return _line(*head, "kingpost_attic", f"{push.route.url}/", push.ref.cache, jobs, *token)
+        token = token_words(platform, push.push.token, ATTIC_TOKEN, login=push.ref.server)
+        return line(*head, "kingpost_attic", f"{push.route.url}/", push.ref.cache, jobs, *token)
     if push.ref.kind != "cachix":
         raise InvalidInputError(
             f"nothing can be pushed to {push.ref}",
@@ -118,11 +118,11 @@ def _push(platform: Platform, push: PushRoute) -> str:
             where=str(push.ref),
         )
     cachix = platform.topology.cachix[push.ref.server]
-    token = _source(platform, push.push.token, "CACHIX_AUTH_TOKEN", login=push.ref.server)
-    return _line(*head, "kingpost_cachix", cachix.name or push.ref.server, jobs, *token)
+    token = token_words(platform, push.push.token, "CACHIX_AUTH_TOKEN", login=push.ref.server)
+    return line(*head, "kingpost_cachix", cachix.name or push.ref.server, jobs, *token)
 
 
-def _source(platform: Platform, token: PushToken, usual: str, *, login: str = "") -> list[str]:
+def token_words(platform: Platform, token: PushToken, usual: str, *, login: str = "") -> list[str]:
     """Give where `kingpost_read_token` finds a token; the usual CI variable where nothing is declared."""
     if token.login and login:
         return ["login", login]
@@ -133,6 +133,6 @@ def _source(platform: Platform, token: PushToken, usual: str, *, login: str = ""
     return ["variable", token.variable or usual]
 
 
-def _line(*words: str) -> str:
+def line(*words: str) -> str:
     """Give a script line: every word quoted for a POSIX shell."""
     return " ".join(map(quote, words))

@@ -12,6 +12,7 @@ from kingpost.render.kubernetes_objects import (
     TMP,
     USER,
     config_map,
+    config_map_volume,
     container_security,
     deployment,
     from_secret,
@@ -89,7 +90,7 @@ def _runner(platform: Platform, key: str) -> str:
         "volumeMounts": [*mounts, {"name": "tmp", "mountPath": TMP}],
     }
     volumes = [
-        {"name": "template", "configMap": {"name": name}},
+        config_map_volume("template", name),
         {"name": "filled", "emptyDir": {"medium": "Memory", "sizeLimit": "1Mi"}},
         {"name": "tmp", "emptyDir": {"sizeLimit": "256Mi"}},
     ]

@@ -188,6 +188,16 @@ def config_map(name: str, namespace: str, component: str, data: dict[str, str]) 
     }
 
 
+def literal(text: str) -> str:
+    """Give a text that Kubernetes leaves alone in `env`, `command` and `args`, where it expands `$(NAME)`."""
+    return text.replace("$(", "$$(")
+
+
+def config_map_volume(name: str, config_map: str) -> Manifest:
+    """Give a volume of a ConfigMap's entries."""
+    return {"name": name, "configMap": {"name": config_map}}
+
+
 def from_secret(variable: str, secret: str, key: str) -> Manifest:
     """Give a variable that is filled from one entry of a Secret."""
     return {"name": variable, "valueFrom": {"secretKeyRef": {"name": name_of(secret), "key": key}}}

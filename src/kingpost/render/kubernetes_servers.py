@@ -13,9 +13,11 @@ from kingpost.render.kubernetes_objects import (
     USER,
     claim,
     config_map,
+    config_map_volume,
     container_security,
     deployment,
     from_secret,
+    literal,
     manifest_file,
     name_of,
     resources,
@@ -74,7 +76,7 @@ def _attic(platform: Platform, key: str, attic: Attic, cluster: str) -> str:
         ],
     }
     volumes: list[Manifest] = [
-        {"name": "config", "configMap": {"name": name}},
+        config_map_volume("config", name),
         {"name": "tmp", "emptyDir": {"sizeLimit": "1Gi"}},
     ]
     documents = [config_map(name, namespace, "attic", {"server.toml": config})]
@@ -121,9 +123,9 @@ def _bucket(platform: Platform, key: str, bucket: Bucket, listener: BucketListen
     container: Manifest = {
         "name": bucket.provider,
         "image": IMAGES.get(bucket.provider, IMAGES["rustfs"]),
-        **({"args": arguments} if arguments else {}),
+        **({"args": [literal(one) for one in arguments]} if arguments else {}),
         "ports": [{"name": "http", "containerPort": listener.port, "protocol": "TCP"}],
-        "env": [*({"name": n, "value": v} for n, v in settings.items()), *_keys(bucket)],
+        "env": [*({"name": n, "value": literal(v)} for n, v in settings.items()), *_keys(bucket)],
         "resources": resources(platform, str(listener.cluster), namespace, listener.service or key),
         "readinessProbe": {"tcpSocket": {"port": "http"}, "periodSeconds": 10},
         "livenessProbe": {"tcpSocket": {"port": "http"}, "periodSeconds": 30, "failureThreshold": 5},
@@ -140,7 +142,7 @@ def _bucket(platform: Platform, key: str, bucket: Bucket, listener: BucketListen
     documents = [claim(name, namespace, bucket.provider, "50Gi")]
     if config:
         container["volumeMounts"].append({"name": "config", "mountPath": "/etc/bucket", "readOnly": True})
-        volumes.append({"name": "config", "configMap": {"name": name}})
+        volumes.append(config_map_volume("config", name))
         documents.append(config_map(name, namespace, bucket.provider, {"config.toml": config}))
     documents += [
         deployment(name, namespace, bucket.provider, container, volumes, user=USER, config=config),

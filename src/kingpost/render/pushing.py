@@ -1,4 +1,4 @@
-"""Which pipelines run on which runner, and what they push from there."""
+"""Which pipelines run on which runner, what they push from there, and which secrets they read."""
 
 from __future__ import annotations
 
@@ -31,7 +31,9 @@ def pushes_from(platform: Platform, runner: str | None) -> list[PushRoute]:
     ]
 
 
-def pushing_secrets(platform: Platform, runner: str) -> list[str]:
-    """Give the secrets that a runner's pipelines read their push tokens from, each once."""
-    names = (push.push.token.secret for push in pushes_from(platform, runner))
-    return list(dict.fromkeys(name for name in names if name in platform.topology.secrets))
+def job_secrets(platform: Platform, runner: str) -> list[str]:
+    """Give the secrets whose files a runner's jobs read: tokens of its pushes and audits, each once."""
+    pushes = (push.push.token.secret for push in pushes_from(platform, runner))
+    audits = (audit.token for audit in platform.topology.audits.values() if audit.runner == runner)
+    names = dict.fromkeys([*pushes, *audits])
+    return [name for name in names if name is not None and name in platform.topology.secrets]

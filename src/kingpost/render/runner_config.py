@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from kingpost.base.units import format_size
 from kingpost.render import layout
-from kingpost.render.pushing import pushing_secrets
+from kingpost.render.pushing import job_secrets
 from kingpost.render.secret_files import secret_path
 from kingpost.render.toml_text import toml
 from kingpost.topology.contexts import all_gitlab
@@ -105,7 +105,7 @@ def _docker(platform: Platform, name: str, runner: Runner) -> dict[str, Any]:
 def _volumes(platform: Platform, name: str, runner: Runner) -> Iterable[str]:
     if runner.nix == "host-daemon":
         yield from DAEMON_VOLUMES
-    for secret in pushing_secrets(platform, name):
+    for secret in job_secrets(platform, name):
         path = secret_path(secret, platform.topology.secrets[secret])
         yield f"{path}:{path}:ro"
     yield from runner.volumes

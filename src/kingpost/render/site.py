@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from kingpost import __version__
 from kingpost.render import layout
 from kingpost.render.attic_config import render_attic
+from kingpost.render.audits import render_audits
 from kingpost.render.gitlab_ci import render_pipelines
 from kingpost.render.kubernetes import render_clusters
 from kingpost.render.matrix import matrix_md
@@ -36,6 +37,7 @@ def render_site(platform: Platform) -> dict[str, str]:
         **render_contexts(platform),
         **render_pipelines(platform),
         **render_clusters(platform),
+        **render_audits(platform),
         layout.MATRIX: matrix_md(platform),
     }
 

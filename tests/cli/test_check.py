@@ -6,7 +6,8 @@ import pytest
 
 from kingpost.cli.main import main
 
-HOMELAB = (Path(__file__).parents[2] / "examples/homelab/topology.toml").read_text()
+ROOT = Path(__file__).parents[2]
+HOMELAB = (ROOT / "examples/homelab/topology.toml").read_text()
 JWT = "eyJhbGciOiJIUzI1NiJ9." + "eyJzdWIiOiJleGFtcGxlIn0.c2lnbmF0dXJl"
 
 
@@ -171,7 +172,9 @@ def test_json_of_problems(check):
     document = json.loads(output)
     assert document["schema"] == "kingpost.check/1"
     (problem,) = document["problems"]
-    assert set(problem) == {"code", "file", "line", "column", "path", "message", "why", "fix"}
+    documented = json.loads((ROOT / "docs/checks.md").read_text().split("```json\n")[1].split("```")[0])
+    assert set(problem) == set(documented["problems"][0])
+    assert set(document) == set(documented)
     assert problem["file"] == document["file"]
     assert problem["path"] == ["attic", "home", "bind"]
     line = text.splitlines()[problem["line"] - 1]

@@ -120,6 +120,18 @@ def test_networks_of_different_hosts_may_overlap():
     assert "172.17.0.0/16" in problem.message
 
 
+def test_overlapping_pools():
+    text = '[hosts.node1.docker]\npools = [{ base = "10.9.0.0/16" }, { base = "10.9.128.0/17" }]'
+    assert one(text).path == ("hosts", "node1", "docker", "pools", 1)
+    assert one(text).code == "KP-NET-POOL-OVERLAP"
+
+
+def test_a_pool_over_a_pod_network():
+    cluster = "[clusters.k3s]\nhost = 'node1'\nmemory_max = '1GiB'\n\n"
+    text = cluster + "[hosts.node1.docker]\npools = [{ base = '10.42.1.0/24' }]"
+    assert codes(text) == ["KP-NET-OVERLAP"]
+
+
 def test_pod_networks_overlap_with_what_their_host_is_on():
     text = '[clusters.k3s]\nhost = "node1"\nmemory_max = "1GiB"\npod_network = "100.64.0.0/16"'
     assert one(text).path == ("clusters", "k3s", "pod_network")
@@ -385,6 +397,22 @@ def test_a_token_on_another_host_reads_nothing_here():
 )
 def test_settings(setting, ok):
     assert codes(f"[attic.home.settings]\n{setting}") == ([] if ok else ["KP-ATTIC-SETTING"])
+
+
+@pytest.mark.parametrize(
+    ("sizes", "ok"),
+    [
+        ('min_size = "64B"\navg_size = "256B"\nmax_size = "1KiB"', True),
+        ('min_size = "63B"\navg_size = "256B"\nmax_size = "1KiB"', False),
+        ('min_size = "64B"\navg_size = "256B"\nmax_size = "1023B"', False),
+        ('min_size = "64KiB"\navg_size = "64KiB"\nmax_size = "64KiB"', False),
+        ('min_size = "64KiB"\navg_size = "64KiB"\nmax_size = "65KiB"', True),
+        ('avg_size = "2MiB"', False),
+        ('avg_size = "2MiB"\nnar_size_threshold = 0', True),
+    ],
+)
+def test_chunk_sizes(sizes, ok):
+    assert codes(f"[attic.home.chunking]\n{sizes}") == ([] if ok else ["KP-ATTIC-CHUNKING"])
 
 
 def test_a_secret_setting():

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json as json_module
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
-
-import typer
+from typing import TYPE_CHECKING
 
 from kingpost.base.errors import EXIT_OK, EXIT_USAGE
 from kingpost.cli.outputs import Json
+from kingpost.cli.topology_file import DEFAULT, TopologyFile
 
 if TYPE_CHECKING:
     from kingpost.topology.model import Topology
@@ -18,9 +16,7 @@ if TYPE_CHECKING:
 
 
 def command(
-    topology: Annotated[
-        Path, typer.Argument(metavar="TOPOLOGY", help="A .toml, .json or .nix file.", show_default=False)
-    ],
+    topology: TopologyFile = DEFAULT,
     json: Json = False,
 ) -> int:
     """Every problem of a topology at once: `file:line:col: CODE message`, why it matters, what to change.

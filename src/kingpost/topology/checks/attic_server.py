@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
+from kingpost.base.units import format_size
 from kingpost.topology.checks.registry import Example, Finding, Path, check
 from kingpost.topology.checks.scene import hint
 from kingpost.topology.redaction import is_secret_name, secret_shape
@@ -19,6 +20,12 @@ _FREE: Final[dict[str, type]] = {
     "require-proof-of-possession": bool,
     "soft-delete-caches": bool,
     "substituter-endpoint": str,
+}
+#: What fastcdc's `ronomon` module asserts (src/ronomon/mod.rs).
+_CHUNK_BOUNDS: Final = {
+    "min_size": (64, 64 * 1024**2),
+    "avg_size": (256, 256 * 1024**2),
+    "max_size": (1024, 1024**3),
 }
 #: Those that are rendered, with where to declare them instead.
 _RENDERED: Final = {
@@ -94,9 +101,11 @@ def slash(scene: Scene) -> Iterator[Finding]:
 
 @check(
     "KP-ATTIC-CHUNKING",
-    title="Chunk sizes are in order: minimum, average, maximum",
-    why="the chunker is given bounds that no chunk can meet, and atticd fails at the first upload",
-    fix="for example min_size 16KiB, avg_size 64KiB, max_size 256KiB",
+    title="Chunk sizes are in order, minimum to maximum, and within the chunker's bounds",
+    why="outside of its bounds the chunker panics at the first upload; with a maximum that is not above the minimum it"
+    " never finds a chunk, and the upload never ends; with an average outside of the two it cuts by size, not by"
+    " content, and what paths share is stored again",
+    fix="for example min_size 16KiB, avg_size 64KiB, max_size 256KiB; to chunk nothing, nar_size_threshold 0",
     example=Example(
         bad='[attic.home.chunking]\nmin_size = "128KiB"\navg_size = "64KiB"',
         good='[attic.home.chunking]\nmin_size = "16KiB"\navg_size = "64KiB"',
@@ -104,11 +113,22 @@ def slash(scene: Scene) -> Iterator[Finding]:
     ),
 )
 def chunking(scene: Scene) -> Iterator[Finding]:
-    """Find chunk sizes out of order."""
+    """Find chunk sizes that fastcdc's `ronomon` module, as Attic drives it (server/src/chunking), cannot use."""
     for server, attic in scene.topology.attic.items():
         sizes = attic.chunking
-        if not 0 < sizes.min_size <= sizes.avg_size <= sizes.max_size:
-            yield Finding(("attic", server, "chunking"), f"the chunk sizes of {server} are not in order")
+        path: Path = ("attic", server, "chunking")
+        if sizes.nar_size_threshold == 0:
+            continue  # nothing is chunked
+        for key, (least, most) in _CHUNK_BOUNDS.items():
+            if not least <= getattr(sizes, key) <= most:
+                yield Finding(
+                    (*path, key),
+                    f"the {key} of {server} is not between {format_size(least)} and {format_size(most)}",
+                )
+                break
+        else:
+            if not sizes.min_size <= sizes.avg_size <= sizes.max_size or sizes.min_size == sizes.max_size:
+                yield Finding(path, f"the chunk sizes of {server} are not in order")
 
 
 @check(

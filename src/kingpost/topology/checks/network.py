@@ -39,7 +39,9 @@ def overlaps(scene: Scene) -> Iterator[Finding]:
         )
     for name, host in scene.topology.hosts.items():
         ranges = [*_attached(scene.topology, host), *_docker(name, host), *clusters.get(name, ())]
-        for (_, one, first), (path, other, second) in combinations(ranges, 2):
+        for (beside, one, first), (path, other, second) in combinations(ranges, 2):
+            if beside[:3] == path[:3] == ("hosts", name, "docker"):
+                continue  # KP-NET-POOL-OVERLAP
             if min(first.prefixlen, second.prefixlen) > 0 and first.overlaps(second):
                 yield Finding(path, f"on {name}, {other} {second} overlaps {one} {first}")
 
@@ -58,6 +60,28 @@ def _docker(name: str, host: Host) -> Iterator[tuple[Path, str, IPv4Network]]:
     yield (*path, "bip"), f"docker's {host.docker.bridge}", host.docker.bip.network
     for index, pool in enumerate(host.docker.pools):
         yield (*path, "pools", index), "docker's address pool", pool.base
+
+
+@check(
+    "KP-NET-POOL-OVERLAP",
+    title="Docker's address pools overlap neither each other nor its bridge",
+    why="of two overlapping pools Docker ignores the smaller, and of a pool it skips what the bridge has, both in"
+    " silence: there are fewer networks than the pools promise, and no rule can tell by address whether a packet"
+    " comes from the bridge or from a job's own network",
+    fix="take ranges apart, for example the bridge 172.17.0.1/16 and the pool 172.18.0.0/15",
+    example=Example(
+        bad='[hosts.node1.docker]\nbip = "172.17.0.1/16"\npools = [{ base = "172.16.0.0/12", size = 24 }]',
+        good='[hosts.node1.docker]\nbip = "172.17.0.1/16"\npools = [{ base = "172.18.0.0/15", size = 24 }]',
+        at=("hosts", "node1", "docker", "pools", 0),
+    ),
+    waivable=True,
+)
+def pool_overlaps(scene: Scene) -> Iterator[Finding]:
+    """Find overlaps within one Docker engine (moby daemon/libnetwork/ipams/defaultipam/address_space.go)."""
+    for name, host in scene.topology.hosts.items():
+        for (_, one, first), (path, other, second) in combinations(_docker(name, host), 2):
+            if first.overlaps(second):
+                yield Finding(path, f"on {name}, {other} {second} overlaps {one} {first}")
 
 
 @check(

@@ -118,7 +118,7 @@ def writable_nix(scene: Scene) -> Iterator[Finding]:
 @check(
     "KP-MOUNT-TWICE",
     title="Every place in a container is mounted once",
-    why="docker refuses to create the container: `Duplicate mount point`",
+    why="gitlab-runner refuses the job: `volume for container path … is already defined`",
     fix="remove one of the two; what `nix` needs is mounted without being listed",
     example=Example(
         bad='[runners.blog]\nvolumes = ["/data", "/srv/data:/data"]',

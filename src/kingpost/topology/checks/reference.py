@@ -38,7 +38,30 @@ _INTRODUCTION: Final = """\
 <!-- Written by `python -m kingpost.topology.checks`; change the checks, not this file. -->
 
 `kingpost check topology.toml` finds these problems, all at once, each with its place and what to change; the other
-commands refuse a topology that has one. A code is stable for ever.
+commands refuse a topology that has one. A code is stable for ever. The exit code is 0 without a problem and 2 with one.
+
+`--json` prints one document, and nothing else:
+
+```json
+{
+  "schema": "kingpost.check/1",
+  "file": "topology.toml",
+  "problems": [
+    {
+      "code": "KP-RUNNER-IMAGE",
+      "file": "topology.toml",
+      "line": 12,
+      "column": 2,
+      "path": ["runners", "blog"],
+      "message": "the docker runner blog has no image",
+      "why": "what happens otherwise",
+      "fix": "what to write instead"
+    }
+  ]
+}
+```
+
+Lines and columns count from 1, and are 0 for a `.nix` file; the wording of `message`, `why` and `fix` is not stable.
 
 Codes marked *can be waived* may be permitted for a while, where the platform would work all the same:
 

@@ -47,10 +47,10 @@ def compression(request, monkeypatch):
     decompress._decoder.cache_clear()
     if way != "module":
         monkeypatch.setattr(decompress, "_from_stdlib", lambda _: None)
-    if way == "library" and decompress._load(decompress._LIBRARIES[name][0], ()) is None:
+    if way == "library" and decompress._from_library(name, ()) is None:
         pytest.skip(f"the library for {name} is not here: run `make real` (as root) first")
     if way == "program":
-        monkeypatch.setattr(decompress, "_load", lambda *_: None)
+        monkeypatch.setattr(decompress, "_from_library", lambda *_: None)
         if shutil.which(decompress._PROGRAMS[name]) is None:
             pytest.skip(
                 f"the program {decompress._PROGRAMS[name]} is not here: run `make real` (as root) first"
@@ -166,9 +166,7 @@ def bare(monkeypatch):
     """Make a machine without modules, libraries or programs."""
     decompress._decoder.cache_clear()
     monkeypatch.setattr(decompress, "_from_stdlib", lambda _: None)
-    monkeypatch.setattr(
-        decompress.ctypes, "CDLL", lambda _: (_ for _ in ()).throw(OSError("no such library"))
-    )
+    monkeypatch.setattr(decompress, "_from_library", lambda *_: None)
     monkeypatch.setenv("PATH", "")
     monkeypatch.setattr(decompress, "_BIN", ())
     yield
@@ -206,10 +204,10 @@ def test_a_truncated_library_in_the_store_kills_another_process_not_this_one(mon
     (folder / "libzstd.so.1").write_bytes(data[: len(data) // 3])
     real = ctypes.CDLL
     only_stored = lambda name: real(name if "/" in name else "libnowhere.so")  # noqa: E731  # said where used
-    monkeypatch.setattr(decompress.ctypes, "CDLL", only_stored)
-    assert decompress._load("libzstd.so.1", [folder / "libzstd.so.1"]) is None
+    monkeypatch.setattr(ctypes, "CDLL", only_stored)
+    assert decompress._from_library("zstd", [tmp_path]) is None
     (folder / "libzstd.so.1").write_bytes(data)
-    assert decompress._load("libzstd.so.1", [folder / "libzstd.so.1"]) is not None
+    assert decompress._from_library("zstd", [tmp_path]) is not None
 
 
 def _find(base, name):

@@ -10,12 +10,15 @@ meanwhile can lead a change somewhere else.
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from typing import TYPE_CHECKING, Callable, Union
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+_AT_FDCWD, _RENAME_EXCHANGE = -100, 2  # source: linux/fcntl.h, linux/fs.h
 
 AnyPath = Union[str, bytes, "os.PathLike[str]"]
 
@@ -107,6 +110,37 @@ def move(source: AnyPath, target: AnyPath) -> None:
         boundary("tightened")
     fsync_directory(os.path.dirname(os.fsencode(target)))
     fsync_directory(os.path.dirname(os.fsencode(source)))
+
+
+def exchange(one: AnyPath, other: AnyPath) -> bool:
+    """Let two names of one file system change places at once, and flush both directories.
+
+    A path that is in use is never missing, not even for the moment between two renames, and not after a power
+    loss either.
+
+    Returns:
+        False if this kernel or file system cannot do it; then nothing was changed.
+
+    Raises:
+        OSError: Something else is wrong.
+
+    """
+    try:
+        import ctypes
+
+        rename = ctypes.CDLL(None, use_errno=True).renameat2
+    except (ImportError, OSError, AttributeError):  # glibc has it since 2.28
+        return False
+    boundary("exchange")
+    if rename(_AT_FDCWD, os.fsencode(one), _AT_FDCWD, os.fsencode(other), _RENAME_EXCHANGE):
+        number = ctypes.get_errno()
+        if number in (errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP):
+            return False
+        raise OSError(number, os.strerror(number), os.fsdecode(one), None, os.fsdecode(other))
+    boundary("exchanged")
+    fsync_directory(os.path.dirname(os.fsencode(one)))
+    fsync_directory(os.path.dirname(os.fsencode(other)))
+    return True
 
 
 def remove(directory_fd: int, name: bytes) -> None:

@@ -8,7 +8,6 @@ first. Then come the programs (`zstd -dc`, `brotli -dc`), for a Python that was 
 
 from __future__ import annotations
 
-import ctypes
 import os
 import subprocess
 import sys
@@ -18,8 +17,6 @@ from typing import (
     TYPE_CHECKING,
     Any,
     Callable,
-    Dict,
-    Iterable,
     Iterator,
     List,
     Optional,
@@ -153,93 +150,6 @@ class _Stdlib:
         self._frame = None
 
 
-class _Buffer(ctypes.Structure):
-    """ZSTD_inBuffer and ZSTD_outBuffer (source: zstd.h; stable since 1.0)."""
-
-    _fields_ = (("data", ctypes.c_void_p), ("size", ctypes.c_size_t), ("pos", ctypes.c_size_t))
-
-
-class _Zstd:
-    """libzstd's streaming decoder. Its default window limit of 128 MiB bounds the memory."""
-
-    def __init__(self, library: ctypes.CDLL) -> None:
-        library.ZSTD_createDStream.restype = ctypes.c_void_p
-        library.ZSTD_freeDStream.argtypes = [ctypes.c_void_p]
-        library.ZSTD_decompressStream.restype = ctypes.c_size_t
-        library.ZSTD_decompressStream.argtypes = [
-            ctypes.c_void_p,
-            ctypes.POINTER(_Buffer),
-            ctypes.POINTER(_Buffer),
-        ]
-        library.ZSTD_isError.argtypes = [ctypes.c_size_t]
-        library.ZSTD_getErrorName.argtypes = [ctypes.c_size_t]
-        library.ZSTD_getErrorName.restype = ctypes.c_char_p
-        self._library = library
-        self._stream: Optional[int] = library.ZSTD_createDStream()
-        self._room = ctypes.create_string_buffer(BLOCK)
-        self.finished = False
-
-    def decode(self, block: bytes) -> Iterator[bytes]:
-        source = ctypes.create_string_buffer(block, len(block))
-        given = _Buffer(ctypes.addressof(source), len(block), 0)
-        full = False
-        while given.pos < given.size or full:
-            taken = _Buffer(ctypes.addressof(self._room), BLOCK, 0)
-            left = self._library.ZSTD_decompressStream(self._stream, ctypes.byref(taken), ctypes.byref(given))
-            if self._library.ZSTD_isError(left):
-                name = self._library.ZSTD_getErrorName(left).decode("ascii", "replace")
-                raise ContentError("the compressed data is damaged", why=f"zstd: {name}")
-            self.finished = left == 0
-            full = taken.pos == BLOCK and not self.finished
-            yield ctypes.string_at(self._room, taken.pos)
-
-    def close(self) -> None:
-        if self._stream is not None:
-            self._library.ZSTD_freeDStream(self._stream)
-            self._stream = None
-
-
-class _Brotli:
-    """libbrotlidec's streaming decoder (source: brotli/decode.h). The format's window has at most 16 MiB."""
-
-    def __init__(self, library: ctypes.CDLL) -> None:
-        library.BrotliDecoderCreateInstance.restype = ctypes.c_void_p
-        library.BrotliDecoderCreateInstance.argtypes = [ctypes.c_void_p] * 3
-        library.BrotliDecoderDestroyInstance.argtypes = [ctypes.c_void_p]
-        library.BrotliDecoderDecompressStream.argtypes = [ctypes.c_void_p] * 6
-        self._library = library
-        self._state: Optional[int] = library.BrotliDecoderCreateInstance(None, None, None)
-        self._room = ctypes.create_string_buffer(BLOCK)
-        self.finished = False
-
-    def decode(self, block: bytes) -> Iterator[bytes]:
-        if self.finished:
-            raise ContentError("there are bytes behind the end of the compressed data")
-        source = ctypes.create_string_buffer(block, len(block))
-        left, at = ctypes.c_size_t(len(block)), ctypes.c_void_p(ctypes.addressof(source))
-        result = 3
-        while result == 3:  # BROTLI_DECODER_RESULT_NEEDS_MORE_OUTPUT
-            free, to = ctypes.c_size_t(BLOCK), ctypes.c_void_p(ctypes.addressof(self._room))
-            result = self._library.BrotliDecoderDecompressStream(
-                self._state, *map(ctypes.byref, (left, at, free, to)), None
-            )
-            if result == 0:
-                raise ContentError("the compressed data is damaged", why="brotli cannot decode it")
-            yield ctypes.string_at(self._room, BLOCK - free.value)
-        self.finished = result == 1
-        if self.finished and left.value:
-            raise ContentError("there are bytes behind the end of the compressed data")
-
-    def close(self) -> None:
-        if self._state is not None:
-            self._library.BrotliDecoderDestroyInstance(self._state)
-            self._state = None
-
-
-_LIBRARIES: Dict[str, Tuple[str, str, Callable[[ctypes.CDLL], Decoder]]] = {
-    "zstd": ("libzstd.so.1", "*-zstd-*", _Zstd),
-    "br": ("libbrotlidec.so.1", "*-brotli-*", _Brotli),
-}
 _PROGRAMS = {"xz": "xz", "bzip2": "bzip2", "gzip": "gzip", "zstd": "zstd", "br": "brotli"}
 _BIN = ("/run/current-system/sw/bin", "/nix/var/nix/profiles/default/bin")
 _MOST_CANDIDATES = 8
@@ -255,12 +165,9 @@ def _decoder(compression: str, stores: Tuple[Path, ...]) -> Union[Callable[[], D
     new = _from_stdlib(compression)
     if new is not None:
         return partial(_Stdlib, new)
-    if compression in _LIBRARIES:
-        name, package, decoder = _LIBRARIES[compression]
-        in_store = [found for store in stores for found in _newest(store, f"{package}/lib/{name}")]
-        library = _load(name, in_store)
-        if library is not None:
-            return partial(decoder, library)
+    library = _from_library(compression, stores)
+    if library is not None:
+        return library
     program = _PROGRAMS[compression]
     found = which(program) or which(program, path=os.pathsep.join(_BIN))
     stored = [str(path) for store in stores for path in _newest(store, f"*-{program}-*/bin/{program}")]
@@ -298,11 +205,22 @@ def _from_stdlib(compression: str) -> Optional[Callable[[], Any]]:
     return None
 
 
-def _load(name: str, in_store: Iterable[Path]) -> Optional[ctypes.CDLL]:
-    for path in [name, *map(str, in_store)]:
+def _from_library(compression: str, stores: Sequence[Path]) -> Optional[Callable[[], Decoder]]:
+    """Load the C library: the system's, or one in a store that another process has loaded without harm."""
+    try:
+        import ctypes
+
+        from .libraries import LIBRARIES
+    except ImportError:  # a Python built without ctypes
+        return None
+    if compression not in LIBRARIES:
+        return None
+    name, package, decoder = LIBRARIES[compression]
+    in_store = [str(found) for store in stores for found in _newest(store, f"{package}/lib/{name}")]
+    for path in [name, *in_store]:
         if path == name or _runs([sys.executable, "-I", "-S", "-c", f"import ctypes; ctypes.CDLL({path!r})"]):
             try:
-                return ctypes.CDLL(path)
+                return partial(decoder, ctypes.CDLL(path))
             except OSError:
                 continue
     return None

@@ -125,7 +125,7 @@ def test_a_content_address_leads_to_the_path_that_nix_gave_it(base, address, ref
     promise = Promise(path=str(path), references=" ".join(references), nar=nar(b""), extra=f"CA: {address}\n")
     keys = trusted_keys([f"k:{base64.b64encode(bytes(31) + b'x').decode()}"])
     assert keys.judge(parse_narinfo(promise.text())) is Trust.CONTENT_ADDRESSED
-    forged = promise.but(path=str(path).replace(path.name, "evil", -1) + "x")
+    forged = promise.but(path=f"{path}x")
     assert keys.judge(parse_narinfo(forged.text())) is Trust.UNSIGNED
 
 

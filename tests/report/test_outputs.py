@@ -65,6 +65,13 @@ def test_many_good_ones_are_only_counted():
     assert shown(many) == "500 ok\n"
 
 
+def test_one_cause_does_not_fill_the_screen():
+    many = [Verdict(Status.FAILED, "KP-T-X", f"/nix/store/{n}", "gone", {}, "do this") for n in range(500)]
+    lines = shown(many).splitlines()
+    assert lines[-2] == "failed   and 480 more [KP-T-X]; --json lists all"
+    assert len(lines) == 20 * 3 + 2
+
+
 def test_nothing_checked_says_so():
     assert shown([]) == "nothing was checked\n"
 

@@ -30,9 +30,14 @@ COMMANDS: Final[dict[str, Entry]] = {
     "matrix": Entry("kingpost.cli.matrix", "who reaches what at which address"),
     "schema": Entry("kingpost.cli.schema", "the JSON Schema of a topology, for editors"),
     "cache": Entry("kingpost.cli.cache", "are the bodies of a binary cache there, and can one publish"),
-    "doctor": Entry("kingpost.cli.doctor", "try every route from inside its context, as its real client would"),
+    "doctor": Entry(
+        "kingpost.cli.doctor", "try every route from inside its context, as its real client would"
+    ),
+    "trace": Entry("kingpost.cli.trace", "who really served each path of a Nix run"),
     "history": Entry("kingpost.cli.history", "since when is it broken, what was the last good"),
-    "bucket": Entry("kingpost.cli.bucket", "compare a bucket's API with its disk; restart its server with care"),
+    "bucket": Entry(
+        "kingpost.cli.bucket", "compare a bucket's API with its disk; restart its server with care"
+    ),
     "token": Entry("kingpost.cli.token", "mint, inspect, check and lint the tokens of an Attic server"),
     "store-fix": Entry("kingpost.cli.store_fix", "bring a broken Nix store back", passthrough=True),
 }

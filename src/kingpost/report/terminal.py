@@ -6,6 +6,7 @@ Colours only on a terminal; never a table that wraps.
 from __future__ import annotations
 
 import json
+from collections import Counter
 from typing import IO, TYPE_CHECKING, Final
 
 from kingpost.base.verdict import Status, count
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 
 #: Findings that need no attention are listed up to this many, and only counted beyond.
 LISTED_WHEN_FINE: Final = 20
+#: Of any other code so many are listed; a cache that is gone has one cause and ten thousand paths.
+LISTED_PER_CODE: Final = 20
 
 _ORDER: Final = (Status.OK, Status.EXPECTED, Status.SKIPPED, Status.FAILED)
 _COLOUR: Final = {Status.OK: "green", Status.EXPECTED: "cyan", Status.FAILED: "red", Status.SKIPPED: "yellow"}
@@ -39,7 +42,11 @@ def show(verdicts: Sequence[Verdict], stream: IO[str], *, note: str = "") -> Non
         found = [verdict for verdict in verdicts if verdict.status is status]
         if status in (Status.OK, Status.EXPECTED) and len(found) > LISTED_WHEN_FINE:
             found = []
+        seen: Counter[str] = Counter()
         for verdict in found:
+            seen[verdict.code] += 1
+            if seen[verdict.code] > LISTED_PER_CODE:
+                continue
             console.print(Text(f"{status!s:8}", style=f"bold {_COLOUR[status]}"), end=" ")
             console.print(Text(printable(verdict.subject), style="bold"))
             console.print(
@@ -49,6 +56,10 @@ def show(verdicts: Sequence[Verdict], stream: IO[str], *, note: str = "") -> Non
                 console.print(Text(f"         seen: {_evidence(verdict)}", style="dim"))
             if verdict.remedy:
                 console.print(Text(f"         do:   {printable(verdict.remedy)}"))
+        for code, number in seen.items():
+            if number > LISTED_PER_CODE:
+                words = f"{status!s:8} and {number - LISTED_PER_CODE} more [{code}]; --json lists all"
+                console.print(Text(words, style=_COLOUR[status]))
     console.print(Text(_summary(verdicts, note)))
 
 

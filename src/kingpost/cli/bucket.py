@@ -63,8 +63,8 @@ EvidenceDirectory = Annotated[
 
 
 @dataclass(frozen=True, slots=True)
-class _Target:
-    """What the options amount to."""
+class Target:
+    """The bucket that options amount to, and where its server is."""
 
     bucket: str
     s3: S3
@@ -116,7 +116,7 @@ def rca(
         raise UsageError("strict markers need something to follow", fix="add --scratch-probe and --disk")
     if since and not server:
         raise UsageError("--since collects from the server", fix="add --server")
-    target = _target(
+    target = find_target(
         name,
         topology,
         endpoint,
@@ -128,7 +128,7 @@ def rca(
         kube_context,
         anonymous=anonymous,
     )
-    verdicts = _views(target)
+    verdicts = views(target)
     if expect_interim:
         verdicts = [_interim(topology, expect_interim, name, verdicts[0]), *verdicts[1:]]
     if since and target.server:
@@ -179,7 +179,7 @@ def restart(
         accepted = [State(state) for state in accept_state]
     except ValueError:
         raise UsageError(f"{accept_state} names no state", fix=f"take of: {', '.join(State)}") from None
-    target = _target(
+    target = find_target(
         name,
         topology,
         endpoint,
@@ -202,7 +202,7 @@ def restart(
         return 0
     outputs = Outputs(json, junit, prometheus, ledger, no_ledger)
     with Recorder("bucket restart", outputs) as recorder:
-        verdicts = _views(target)
+        verdicts = views(target)
         verdicts += _evidence(target, target.server, since, evidence, verdicts)
         recorder.add(verdicts)
         subject, state = verdicts[0].subject, verdicts[0].evidence.get("state")
@@ -224,7 +224,8 @@ def restart(
         )
 
 
-def _views(target: _Target) -> list[Verdict]:
+def views(target: Target) -> list[Verdict]:
+    """Give the verdict on both views of a bucket, and one more when the disk could not be seen."""
     from kingpost.base.errors import CannotLookError
     from kingpost.observe import bucket, bucket_codes, bucket_disk
 
@@ -243,7 +244,7 @@ def _views(target: _Target) -> list[Verdict]:
 
 
 def _evidence(
-    target: _Target, server: Server, since: str, directory: Path | None, verdicts: Sequence[Verdict]
+    target: Target, server: Server, since: str, directory: Path | None, verdicts: Sequence[Verdict]
 ) -> list[Verdict]:
     from kingpost.observe import bucket_evidence
 
@@ -272,7 +273,7 @@ def _interim(topology: Path | None, waiver: str, bucket: str, verdict: Verdict) 
     return judged(verdict, interim, bucket, datetime.now(UTC).date())
 
 
-def _target(
+def find_target(
     name: str,
     topology: Path | None,
     endpoint: str,
@@ -284,7 +285,8 @@ def _target(
     kube_context: str,
     *,
     anonymous: bool,
-) -> _Target:
+) -> Target:
+    """Give the bucket that options and topology amount to. Nothing is contacted yet."""
     from kingpost.cache import s3
     from kingpost.observe import bucket_disk, bucket_place
     from kingpost.observe.bucket_evidence import Server
@@ -332,7 +334,7 @@ def _target(
     if server:
         place, rest = bucket_place.parse(server, what="unit", context=kube_context)
         unit = Server(place, rest, provider or "rustfs")
-    return _Target(bucket, found, tuple(directories), unit, key.secrets)
+    return Target(bucket, found, tuple(directories), unit, key.secrets)
 
 
 def _seconds(text: str, option: str) -> float:

@@ -291,6 +291,9 @@ def test_killed_anywhere_it_leaves_the_old_tree_or_one_that_the_next_run_finishe
             assert found in (old, new)
         for path, text in found.items():
             assert text in (old.get(path), new.get(path)), f"half of {path} at boundary {number}"
+        if not committed:  # what it had prepared goes with the next run
+            write(root, OLD)
+            assert not any(one.is_dir() and not list(one.iterdir()) for one in root.rglob("*"))
         seen_old += found == old
         seen_mixed += found not in (old, new)
         if committed:
@@ -317,6 +320,7 @@ def test_a_full_disk_anywhere_leaves_the_old_tree_or_one_that_the_next_run_finis
         if not (root / journal.JOURNAL).exists():
             assert contents(root) == old
             assert not (root / journal.FOLDER).exists()
+            assert not (root / "hosts" / "m").exists()
         write(root, NEW)
         assert contents(root) == {**expected(NEW, root), "mine": "a person's\n"}
     assert failures > 20

@@ -130,6 +130,24 @@ class ConfinedDirectory:
         with os.fdopen(descriptor, "rb", buffering=0) as file:
             return file.read()
 
+    def missing(self, folder: str) -> list[str]:
+        """Give the folders down to this one that are not there, the outermost first."""
+        found: list[str] = []
+        while folder:
+            try:
+                self.parent(f"{folder}/x")
+            except FileNotFoundError:
+                found.insert(0, folder)
+                folder = folder.rpartition("/")[0]
+            else:
+                break
+        return found
+
+    def make(self, folder: str) -> None:
+        """Make a folder whose parent is there."""
+        parent, name = self.parent(folder)
+        os.mkdir(name, 0o777, dir_fd=parent)
+
     def names(self, folder: str) -> list[str]:
         """Give the names in a folder, sorted; none if it is not there."""
         try:
@@ -170,18 +188,19 @@ class ConfinedDirectory:
         with suppress(FileNotFoundError):
             parent, name = self.parent(path)
             os.unlink(name, dir_fd=parent)
-        self.remove_empty(path.rpartition("/")[0])
-
-    def remove_empty(self, folder: str) -> None:
-        """Remove a directory if it is there and empty, then every one above it that this left empty."""
-        while folder:
-            self._forget()
-            try:
-                parent, name = self.parent(folder)
-                os.rmdir(name, dir_fd=parent)
-            except OSError:
-                return
+        folder = path.rpartition("/")[0]
+        while folder and self.remove_folder(folder):
             folder = folder.rpartition("/")[0]
+
+    def remove_folder(self, folder: str) -> bool:
+        """Remove a folder if it is there and empty; tells whether it did."""
+        self._forget()
+        try:
+            parent, name = self.parent(folder)
+            os.rmdir(name, dir_fd=parent)
+        except OSError:
+            return False
+        return True
 
     def sync(self, path: str) -> None:
         """Make the entries of a folder durable; the empty path is the directory itself."""

@@ -2,8 +2,8 @@
 
 Everything happens in `.kingpost/` inside the output directory, so on the same file system:
 
-1. stage: every new content is written to `.kingpost/NUMBER` and made durable. Nothing of the tree has changed;
-   a run that is killed here leaves staged files, which the next one removes.
+1. stage: every new content is written to `.kingpost/NUMBER` and made durable, and new folders are made. No file
+   of the tree has changed; what a run that is killed here leaves, the next one removes.
 2. commit: one rename makes `.kingpost/journal.json`, the list of steps, appear.
 3. apply: staged files are renamed to their places, old ones removed, the manifest last. Nothing here needs
    space for content. A run that is killed here is finished by the next one: a step that was taken is known by
@@ -37,6 +37,7 @@ FOLDER: Final = ".kingpost"
 JOURNAL: Final = f"{FOLDER}/journal.json"
 _DRAFT: Final = f"{FOLDER}/journal.draft"
 _IGNORE: Final = f"{FOLDER}/.gitignore"
+_FOLDERS: Final = f"{FOLDER}/folders"
 _SCHEMA: Final = "kingpost.journal/1"
 _MANY: Final = 256
 """From so many files on, one sync of the whole file system is cheaper than one for each."""
@@ -109,7 +110,9 @@ def recover(directory: ConfinedDirectory, *, force: bool) -> None:
 def _stage(directory: ConfinedDirectory, steps: Sequence[Step]) -> None:
     directory.write_new(_IGNORE, b"*\n")
     many = len(steps) > _MANY
-    _refuse_mounts(directory, {step.path.rpartition("/")[0] for step in steps})
+    folders = {step.path.rpartition("/")[0] for step in steps if step.new is not None}
+    _refuse_mounts(directory, folders)
+    _make_folders(directory, folders)
     document: list[dict[str, Any]] = []
     for number, step in enumerate(steps):
         entry: dict[str, Any] = {"path": step.path, "old": None if step.old is None else digest(step.old)}
@@ -133,6 +136,14 @@ def _refuse_mounts(directory: ConfinedDirectory, folders: set[str]) -> None:
             parent, _ = directory.parent(f"{folder}/x" if folder else "x")
             if os.fstat(parent).st_dev != device:
                 raise OSError(errno.EXDEV, f"{folder} is another file system")
+
+
+def _make_folders(directory: ConfinedDirectory, folders: set[str]) -> None:
+    """Make what is missing of these folders, after noting which: those that stay empty are removed again."""
+    missing = sorted({one for folder in folders for one in directory.missing(folder)})
+    directory.write_new(_FOLDERS, "".join(f"{folder}\n" for folder in missing).encode())
+    for folder in missing:
+        directory.make(folder)
 
 
 def _sync_file_system(descriptor: int) -> None:
@@ -216,8 +227,11 @@ def _take(directory: ConfinedDirectory, step: dict[str, Any]) -> None:
 
 def _clean(directory: ConfinedDirectory) -> None:
     """Remove the journal, then what else this module made; nothing else that lies there."""
-    names = directory.names(FOLDER)
-    for name in sorted(names, key=lambda name: name != "journal.json"):
-        if name in {"journal.json", "journal.draft", ".gitignore"} or name.isdigit():
+    directory.remove(JOURNAL)
+    for folder in reversed((directory.read(_FOLDERS) or b"").decode().splitlines()):
+        directory.remove_folder(folder)
+    for name in directory.names(FOLDER):
+        if name in {"journal.draft", ".gitignore"} or name.isdigit():
             directory.remove(f"{FOLDER}/{name}")
-    directory.remove_empty(FOLDER)
+    directory.remove(_FOLDERS)
+    directory.remove_folder(FOLDER)

@@ -71,6 +71,49 @@ def test_shell_runners_of_two_users_on_one_host_are_refused():
         rendered(runners=runners)
 
 
+DOCKER = {"executor": "docker", "host": "box", "image": "a", "substituters": ["attic:home/main"]}
+
+
+def test_a_server_that_binds_to_the_bridge_starts_after_docker():
+    site = {"name": "x", "substituters": []}
+    text = rendered(site=site, runners={"r": DOCKER})["hosts/box/atticd.nix"]
+    assert 'listen = "172.17.0.1:8080";' in text
+    assert 'after = [ "docker.service" ];' in text
+    assert 'wants = [ "docker.service" ];' in text
+
+
+def test_a_server_that_binds_to_the_tailnet_starts_after_it():
+    text = rendered(
+        site={"name": "x", "substituters": []},
+        networks={"tailnet": {"kind": "tailnet"}},
+        hosts={
+            "box": {"memory": "8GiB", "addresses": {"tailnet": "100.64.0.1"}},
+            "far": {
+                "memory": "8GiB",
+                "addresses": {"tailnet": "100.64.0.2"},
+                "substituters": ["attic:home/main"],
+            },
+        },
+    )["hosts/box/atticd.nix"]
+    assert 'listen = "100.64.0.1:8080";' in text
+    assert 'after = [ "tailscaled.service" ];' in text
+
+
+def test_containers_may_dial_a_tunnel_on_their_host():
+    tunnels = {"t": {"host": "far", "listen": "172.17.0.1:9000", "service": "attic:home"}}
+    network = {"tailnet": {"kind": "tailnet"}}
+    hosts = {
+        "box": {"memory": "8GiB", "addresses": {"tailnet": "100.64.0.1"}},
+        "far": {"memory": "8GiB", "addresses": {"tailnet": "100.64.0.2"}, "docker": {}},
+    }
+    files = rendered(networks=network, hosts=hosts, tunnels=tunnels, runners={"r": {**DOCKER, "host": "far"}})
+    assert "docker0.allowedTCPPorts = [ 9000 ];" in files["hosts/far/firewall.nix"]
+    assert (
+        'after = [\n      "network-online.target"\n      "docker.service"' in files["hosts/far/tunnels.nix"]
+    )
+    assert "hosts/box/firewall.nix" not in files
+
+
 def test_a_private_cache_without_a_token_gets_no_netrc():
     attic = {**ONE["attic"]["home"], "caches": {"main": {"public": False}}}
     assert "netrc" not in "".join(rendered(attic={"home": attic}).values())

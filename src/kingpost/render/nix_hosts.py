@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from kingpost.topology.ci import Runner
     from kingpost.topology.guards import Limit
     from kingpost.topology.hosts import Cluster, Host, Tunnel
+    from kingpost.topology.needs import Need
     from kingpost.topology.platform import CacheUse, Platform
 
 
@@ -30,6 +31,7 @@ class OnHost:
         reads: Caches that its daemon substitutes from, in order.
         jobs_read: Caches that jobs ask its daemon for.
         netrc: Lines of its netrc, for the private ones among both.
+        needs: Connections that something on it opens.
         secrets: Secrets that it holds.
         attic: Its Attic servers; NixOS runs at most one.
         runners: Its shell and docker runners.
@@ -45,6 +47,7 @@ class OnHost:
     reads: tuple[CacheUse, ...]
     jobs_read: tuple[CacheUse, ...]
     netrc: tuple[NetrcLine, ...]
+    needs: list[Need] = field(default_factory=list)
     secrets: dict[str, SecretUse] = field(default_factory=dict)
     attic: dict[str, Attic] = field(default_factory=dict)
     runners: dict[str, Runner] = field(default_factory=dict)
@@ -82,6 +85,10 @@ def by_host(platform: Platform) -> dict[str, OnHost]:
     found = {name: _host(platform, name, host) for name, host in topology.hosts.items()}
     for name, uses in secrets_by_host(platform, {name: on.netrc for name, on in found.items()}).items():
         found[name].secrets = uses
+    for need in platform.needs:
+        host = platform.contexts[need.context].host
+        if host in found:
+            found[host].needs.append(need)
     for on, name, attic in _placed(found, topology.attic):
         on.attic[name] = attic
         _refuse_second(on)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any, Final
 
-from kingpost.render import nix_text
+from kingpost.render import nix_text, systemd_text
 from kingpost.render.attic_settings import attic_environment, attic_settings, database_in_secret
 from kingpost.render.environment import render
 from kingpost.render.layout import FILL_SECRETS, runner_config, token_placeholder
@@ -88,12 +88,12 @@ def _bucket_credentials(on: OnHost, attic: Attic) -> Expression | None:
 
 
 def _outside_state(attic: Attic) -> list[str]:
-    """Give the folder of an SQLite file that is not below the unit's state directory."""
+    """Give ReadWritePaths for an SQLite file that is not below the unit's state directory."""
     if not isinstance(attic.database, Sqlite):
         return []
     folder = str(PurePosixPath(attic.database.path).parent)
     inside = folder == STATE_DIRECTORY or folder.startswith(f"{STATE_DIRECTORY}/")
-    return [] if inside else [folder]
+    return [] if inside else [systemd_text.word(folder)]
 
 
 def _postgres_unit(nixos: str) -> str:
@@ -258,7 +258,7 @@ def _tunnel(on: OnHost, name: str, tunnel: Tunnel) -> dict[str, Any] | None:
         "target": target,
         "forward": f"{listen}:{listen_port}:{far}:{port}",
         "login": f"{tunnel.user or there.ssh_user or 'root'}@{there.addresses[network].ip}",
-        "identity": tunnel.identity,
+        "credential": systemd_text.plain(f"identity:{tunnel.identity}") if tunnel.identity else None,
         "after": units,
     }
 

@@ -134,18 +134,23 @@ def _job(argv: Sequence[str]) -> Job:
     words = list(argv)
     command = next((word for word in words if not word.startswith("-")), "")
     for place, word in enumerate(words):
-        if command == "plan" and word in ("-o", "--output") and place + 1 < len(words):
+        if command == "plan" and (word == "-o" or _is_output(word)) and place + 1 < len(words):
             name = words[place + 1]
             words[place + 1] = PLAN
             return Job(words, receives=name)
-        if command == "plan" and word.startswith(("--output=", "-o")) and word != "-o":
-            name = word[len("--output=") :] if word.startswith("--") else word[2:]
+        if command == "plan" and (_is_output(word.partition("=")[0]) or word.startswith("-o")):
+            name = word.partition("=")[2] if word.startswith("--") else word[2:]
             words[place : place + 1] = ["-o", PLAN]
             return Job(words, receives=name)
         if command == "apply" and word != "apply" and not word.startswith("-") and os.path.isfile(word):
             words[place] = PLAN
             return Job(words, sends=word)
     return Job(words)
+
+
+def _is_output(word: str) -> bool:
+    """Tell whether this is `--output`, which may be shortened."""
+    return len(word) > len("--o") and "--output".startswith(word)
 
 
 def _read(name: str) -> bytes:

@@ -27,13 +27,14 @@ if TYPE_CHECKING:
 _ROWS = 100_000  # in one joined value: some eight megabytes
 _NAME_BYTES = b"0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ+-._?="
 _HASH_BYTES = b"0123456789abcdfghijklmnpqrsvwxyz"
+OURS_AND_NIXS = frozenset({b".links", b".store-fix"})  # names in the store that are no paths and belong there
 PLAIN_NAME = re.compile(BASE_NAME.pattern.encode())
 
 # In the order of the index on path, which is smaller than the table. Foreign rows are those outside the store.
 _JOINED = """
 select count(*), cast(max(path) as blob), cast(group_concat(substr(path, {start}), char(0)) as blob),
-    sum(substr(path, 1, {length}) != ?1)
-from (select path from ValidPaths where path > cast(?2 as text) order by path limit {rows})
+    sum(substr(path, 1, {length}) != ?)
+from (select path from ValidPaths where path > cast(? as text) order by path limit {rows})
 """
 _SINGLE = """
 select cast(path as blob) from ValidPaths
@@ -140,7 +141,7 @@ def compare(store: StoreRoot) -> Comparison:
             names -= some
     finally:
         chunks.close()  # type: ignore[attr-defined]  # it is a generator
-    names.discard(b".links")
+    names -= OURS_AND_NIXS
     result.unregistered = names
     result.lost.sort()
     return result

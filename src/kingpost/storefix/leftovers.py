@@ -30,9 +30,6 @@ if TYPE_CHECKING:
 
     from .interface import Settings, StoreRoot
 
-WORKSHOP = ".store-fix"
-"""Directory in the store where this program unpacks and moves aside; a garbage collection removes it."""
-
 _HASH = "[0-9abcdfghijklmnpqrsvwxyz]{32}"
 # Source: src/libstore/{pathlocks,build/derivation-building-goal,optimise-store,local-store}.cc.
 _TRASH = (
@@ -42,7 +39,6 @@ _TRASH = (
     (re.compile(f"{_HASH}-.+\\.old-\\d+-\\d+"), "path that Nix had moved aside"),
     (re.compile(r"\.tmp-link-\d+-\d+"), "half-made hard link"),
     (re.compile(r"tmp-\d+-\d+"), "temporary directory of a copy"),
-    (re.compile(re.escape(WORKSHOP)), "workshop of an earlier run of store-fix"),
 )
 _FULL_SHARE, _FULL_BYTES = 0.01, 512 << 20
 _MOST_LOCK_BYTES = 1

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from . import contents, findings, leftovers, nar, roots
-from .compare import PLAIN_NAME, Comparison, compare
+from .compare import OURS_AND_NIXS, PLAIN_NAME, Comparison, compare
 from .database import MalformedError, connect, lacks, paths_of
 from .errors import CannotLookError
 from .findings import NOTE, PROBLEM, Finding
@@ -116,7 +116,7 @@ def scan(
     except (MalformedError, sqlite3.DatabaseError) as error:
         result.database = getattr(error, "why", "") or str(error)
     if result.database:
-        names = set(os.listdir(os.fsencode(store.real_store))) - {b".links"}
+        names = set(os.listdir(os.fsencode(store.real_store))) - OURS_AND_NIXS
         result.names = len(names)
     result.orphans = sorted(
         name

@@ -215,6 +215,50 @@ def test_the_last_byte_fits():
     assert codes(limit.format("7681MiB")) == ["KP-MEM-HOST"]
 
 
+def limits(**units):
+    tables = (
+        f'[limits.{key}]\nhost = "node1"\nunit = "{unit}"\nmemory_max = "{size}"'
+        for key, (unit, size) in units.items()
+    )
+    return "\n\n".join(tables)
+
+
+@pytest.mark.parametrize(
+    ("outer", "inner", "inside"),
+    [
+        ("system.slice", "atticd.service", True),
+        ("system.slice", "system-getty.slice", True),
+        ("system.slice", "user.slice", False),
+        ("system.slice", "user@1000.service", False),
+        ("user.slice", "user@1000.service", True),
+        ("user.slice", "session-1.scope", True),
+        ("user.slice", "atticd.service", False),
+        ("nix.slice", "nix-builds.slice", True),
+        ("nix.slice", "nixos.slice", False),
+        ("-.slice", "atticd.service", True),
+    ],
+)
+def test_what_a_slice_holds_is_counted_once(outer, inner, inside):
+    # 8 GiB, less 512 MiB reserve: 7 GiB fit, and 8 GiB do not. The examples' docker runner is moved away.
+    away = '[hosts.laptop]\ndocker = {}\n\n[runners.blog]\nhost = "laptop"\n\n'
+    assert codes(away + limits(outer=(outer, "7GiB"), inner=(inner, "1GiB"))) == (
+        [] if inside else ["KP-MEM-HOST"]
+    )
+
+
+def test_jobs_within_their_runners_limit():
+    text = '[limits.r]\nhost = "laptop"\nunit = "gitlab-runner.service"\nmemory_max = "10GiB"\n\n'
+    text += '[runners.host]\nmemory_per_job = "9GiB"'
+    assert codes(text) == []
+    assert codes(text.replace("gitlab-runner", "docker")) == ["KP-MEM-RUNNER"]
+
+
+def test_containers_are_in_the_system_slice():
+    box = '\n\n[limits.box]\nhost = "node1"\ncontainer = "box"\nmemory_max = "2GiB"'
+    assert codes(limits(system=("system.slice", "7GiB")) + box) == []
+    assert codes(limits(system=("user.slice", "7GiB")) + box) == ["KP-MEM-HOST"]
+
+
 def test_the_calculation_is_shown():
     text = '[limits.x]\nhost = "node1"\nunit = "x.service"\nmemory_max = "9GiB"'
     message = one(text).message

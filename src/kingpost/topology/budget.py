@@ -1,14 +1,22 @@
-"""Memory budgets: what is promised on each host and in each cluster, against what is there."""
+"""Memory budgets: what is promised on each host and in each cluster, against what is there.
+
+What is inside something that has a limit itself (a service in a limited slice, a shell job in a limited
+gitlab-runner.service) is counted once, as a part of that.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from kingpost.topology.model import Place, Topology
+
+
+_DOCKER: Final = "docker.service"
+_RUNNER: Final = "gitlab-runner.service"
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,15 +75,51 @@ def cluster_budget(topology: Topology, cluster: str) -> Budget | None:
 
 
 def _limits(topology: Topology, place: Place) -> Iterator[BudgetItem]:
+    limited = _limited_units(topology, place)
     for name, limit in topology.limits_by_place.get(place, {}).items():
-        if limit.memory_max is not None:
-            what = limit.unit or limit.container or limit.pod or name
-            yield BudgetItem(what, limit.memory_max, ("limits", name, "memory_max"))
+        if limit.memory_max is None:
+            continue
+        # A container's scope is in system.slice: Docker uses systemd's control groups wherever there is systemd.
+        unit = limit.unit or (_DOCKER if limit.container else "")
+        if any(_is_inside(unit, outer) for outer in limited if outer != limit.unit):
+            continue
+        what = limit.unit or limit.container or limit.pod or name
+        yield BudgetItem(what, limit.memory_max, ("limits", name, "memory_max"))
 
 
 def _runners(topology: Topology, place: Place) -> Iterator[BudgetItem]:
+    limited = _limited_units(topology, place)
     for name, runner in topology.runners_by_place.get(place, {}).items():
-        if runner.memory_per_job is not None:
-            what = f"runner {name}: {runner.concurrency} jobs at once"
-            size = runner.concurrency * runner.memory_per_job
-            yield BudgetItem(what, size, ("runners", name, "memory_per_job"))
+        if runner.memory_per_job is None:
+            continue
+        # A shell job runs in gitlab-runner's own control group, a container beside it.
+        unit = _RUNNER if runner.executor == "shell" else _DOCKER
+        if unit == _RUNNER and _RUNNER in limited:
+            continue
+        if any(_is_inside(unit, outer) for outer in limited):
+            continue
+        what = f"runner {name}: {runner.concurrency} jobs at once"
+        size = runner.concurrency * runner.memory_per_job
+        yield BudgetItem(what, size, ("runners", name, "memory_per_job"))
+
+
+def _limited_units(topology: Topology, place: Place) -> set[str]:
+    limits = topology.limits_by_place.get(place, {}).values()
+    return {limit.unit for limit in limits if limit.unit and limit.memory_max is not None}
+
+
+def _is_inside(unit: str, outer: str) -> bool:
+    """Tell whether a unit's control group is inside a slice's: by name for slices, else by systemd's defaults.
+
+    `a-b.slice` is inside `a.slice`; services are in system.slice, users' services and sessions in user.slice
+    (systemd.slice(5), systemd.special(7)).
+    """
+    if not outer.endswith(".slice") or not unit:
+        return False
+    if outer == "-.slice":
+        return True
+    if unit.endswith(".slice"):
+        return unit.startswith(outer.removesuffix(".slice") + "-")
+    if unit.startswith(("user@", "session-")):
+        return outer == "user.slice"
+    return outer == "system.slice" and not unit.endswith(".scope")

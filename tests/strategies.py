@@ -172,6 +172,8 @@ def _secret(draw: st.DrawFn, made: dict[str, Any], name: str, **declared: Any) -
         if draw(st.booleans()):
             secret["path"] = draw(paths("/run/kept"))
     if draw(st.booleans()):
+        secret["owner"] = draw(st.sampled_from(["root", "atticd", "gitlab-runner", "ann"]))
+    if draw(st.booleans()):
         secret["mode"] = draw(st.sampled_from(["0400", "440", "0600"]))
     made["secrets"][name] = secret
     return name

@@ -48,6 +48,7 @@ def check_host(platform: Platform, name: str, found) -> None:
     assert found["services"]["atticd"]["enable"] is bool(servers)
     for key, attic in servers.items():
         check_attic(platform, key, attic, found)
+    check_secrets(topology, found)
     for limit in topology.limits.values():
         if limit.host == name and limit.unit:
             check_limit(limit, found)
@@ -124,6 +125,21 @@ def check_attic(platform: Platform, name: str, attic, found) -> None:
         assert found["services"]["atticd"]["user"] == attic.database.name
         assert "postgresql.target" in unit["after"]
         assert "postgresql.target" in unit["requires"]
+
+
+def check_secrets(topology, found) -> None:
+    for provider, declared in (("agenix", found["age"]["secrets"]), ("sops-nix", found["sops"]["secrets"])):
+        for name, secret in declared.items():
+            expected = topology.secrets[name]
+            assert expected.provider == provider
+            assert (secret["owner"], secret["group"]) == (expected.owner, expected.group)
+            assert secret["mode"] == expected.mode
+            folder = "agenix" if provider == "agenix" else "secrets"
+            assert secret["path"] == (expected.path or f"/run/{folder}/{name}")
+            if expected.owner in {"atticd", "gitlab-runner"}:
+                # Nobody has that name while the unit is down, and chown would fail.
+                assert found["users"]["users"][expected.owner]["isSystemUser"] is True
+                assert found["users"]["users"][expected.owner]["group"] in found["users"]["groups"]
 
 
 def check_limit(limit, found) -> None:

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from kingpost.topology.hosts import Host, Tunnel
 
 STATE_DIRECTORY: Final = "/var/lib/atticd"
+DYNAMIC_USERS: Final = frozenset({"atticd", "gitlab-runner"})
+"""Users of units with DynamicUser: nobody has such a name while its unit is down."""
 FILL: Final = nix_text.path(f"../../{FILL_SECRETS}")
 """The script that fills secrets in, as a host's own modules see it."""
 
@@ -172,6 +174,10 @@ def secrets(on: OnHost) -> str | None:
         age={name: _age(name, use.secret) for name, use in age.items()},
         sops={name: _sops(use) for name, use in sops.items()},
         triggers=_triggers(age),
+        users=sorted(
+            DYNAMIC_USERS
+            & {name for use in (age | sops).values() for name in (use.secret.owner, use.secret.group)}
+        ),
         needs_root=bool(age) or any(use.secret.source for use in sops.values()),
     )
 

@@ -56,7 +56,15 @@ in
     assertions = option (types.listOf types.anything) [ ];
     system.stateVersion = required types.str;
     environment.systemPackages = option (types.listOf types.package) [ ];
-    users.users = option (types.attrsOf (types.submodule { options.home = option types.str "/var/empty"; })) { };
+    users.users = option
+      (types.attrsOf (types.submodule {
+        options = {
+          home = option types.str "/var/empty";
+          isSystemUser = enable;
+          group = option types.str "";
+        };
+      })) { };
+    users.groups = option (types.attrsOf (types.submodule { options.gid = option (types.nullOr types.int) null; })) { };
 
     nix.settings = mkOption {
       default = { };

@@ -255,6 +255,37 @@ def lint(
     return finish("token lint", verdicts, Outputs(json, junit, prometheus, ledger, no_ledger))
 
 
+@app.command(no_args_is_help=True)
+def rotate(
+    *,
+    name: Annotated[
+        str,
+        typer.Argument(metavar="NAME", help="An Attic server (its signing key), SERVER/TOKEN, or a secret."),
+    ],
+    topology: Annotated[Path, typer.Option("--topology", help="Says who holds what.", **_FILE)] = Path(
+        "topology.toml"
+    ),
+    json: Json = False,
+) -> None:
+    """Show the plan of a rotation: who holds it, what stops, what stays, and the steps in order. Changes nothing."""
+    from kingpost.cli.topology_file import read_checked
+    from kingpost.repair.token import plan
+
+    rotation = plan(read_checked(topology).platform, name)
+    if json:
+        print(json_module.dumps({"schema": "kingpost.rotation/1", **rotation.as_dict()}, indent=2))
+        return
+    print(f"Rotating {rotation.what}\n\nKept in:")
+    for holder in rotation.holders:
+        print(f"  - {holder.what}: {holder.where}" + (f"; {holder.detail}" if holder.detail else ""))
+    for title, lines in (("Stops until the last step:", rotation.stops), ("Stays:", rotation.untouched)):
+        print("\n".join([f"\n{title}", *(f"  - {line}" for line in lines)]))
+    print("\nSteps:")
+    for number, step in enumerate(rotation.steps, 1):
+        print(f"  {number}. {step}")
+    print(f"\nUndo: {rotation.undo}")
+
+
 def _key(file: str, age: Path | None, identity: Path, kube: str, kube_context: str) -> SigningKey | None:
     from kingpost.cache import token_keys
 

@@ -66,6 +66,8 @@ def run_checks(topology: Topology, platform: Platform, *, today: date | None = N
         scene.found.extend(run(Stage.DERIVED))
         last = run(Stage.LAST)
     problems = [*waivers.permitted(scene, scene.found), *last]
+    if not problems:
+        return []
     data: Mapping[str, Any] = topology.model_dump(by_alias=True)
     return sorted(problems, key=lambda problem: (_order(data, problem.path), problem.code, problem.message))
 

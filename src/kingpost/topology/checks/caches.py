@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from kingpost.topology.checks.registry import Example, Finding, Path, Stage, check
+from kingpost.topology.checks.registry import Example, Finding, Path, check
 from kingpost.topology.checks.tokens import names_meet
 from kingpost.topology.model import NIXOS_CACHE
 
@@ -151,16 +151,17 @@ def whole_upstream_key(scene: Scene) -> Iterator[Finding]:
         '[attic.home.tokens.readers]\npull = ["main"]\nsecret = "push"',
         at=("attic", "home", "caches", "main"),
     ),
-    stage=Stage.DERIVED,
 )
 def unreadable(scene: Scene) -> Iterator[Finding]:
     """Find private Attic caches that a host's daemon reads without any token on that host."""
-    topology = scene.topology
     hosts: dict[CacheRef, list[str]] = {}
-    for name in topology.hosts:
-        for use in scene.platform.cache_uses(f"host:{name}"):
-            if use.ref.kind == "attic" and not use.public and not _has_token(scene, name, use.ref):
-                hosts.setdefault(use.ref, []).append(name)
+    site = scene.read_lists[("site", "substituters")]
+    for name in scene.topology.hosts:
+        for _, ref in scene.read_lists.get(("hosts", name, "substituters"), site):
+            if ref.kind != "attic" or scene.topology.attic[ref.server].caches[ref.cache].public:
+                continue
+            if not _has_token(scene, name, ref):
+                hosts.setdefault(ref, []).append(name)
     for ref, readers in hosts.items():
         yield Finding(
             ("attic", ref.server, "caches", ref.cache),

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from kingpost.topology.caches import BucketStorage
 from kingpost.topology.checks.registry import Example, Finding, Path, Stage, check
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
     from kingpost.topology.checks.scene import Scene
     from kingpost.topology.hosts import Placement
     from kingpost.topology.model import Topology
+
+
+_UNWRITABLE: Final = re.compile("[\0\ud800-\udfff]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -340,5 +344,5 @@ def one_attic(scene: Scene) -> Iterator[Finding]:
 def unwritable(scene: Scene) -> Iterator[Finding]:
     """Find texts that could not be rendered."""
     for path, text in scene.texts:
-        if any(char == "\0" or "\ud800" <= char <= "\udfff" for char in text):
+        if _UNWRITABLE.search(text):
             yield Finding(path, f"{dotted(path)} holds a character that cannot be written")

@@ -1,10 +1,13 @@
 """`kingpost token` as a person runs it, against the imitated Attic server and the real age."""
 
+import base64
 import json
 import os
 import subprocess
 import sys
+import threading
 import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 from tests.cache import attic_api
@@ -153,3 +156,89 @@ def test_lint_fails_a_pipeline_and_shows_nothing(kingpost, tmp_path):
     assert "KP-SECRET-NEWLINE" in done.stdout
     for text in (done.stdout, (tmp_path / "report.xml").read_text(), (tmp_path / "lint.prom").read_text()):
         assert "verysecret" not in text
+
+
+class Cluster(BaseHTTPRequestHandler):
+    """As much of the Kubernetes API as `kubectl get secret` asks for."""
+
+    secret = base64.b64encode(KEYS["hs256"].encode()).decode()
+
+    def do_GET(self):
+        kinds = [
+            {
+                "name": "secrets",
+                "singularName": "secret",
+                "namespaced": True,
+                "kind": "Secret",
+                "verbs": ["get"],
+            }
+        ]
+        answers = {
+            "/api": {"kind": "APIVersions", "versions": ["v1"]},
+            "/apis": {"kind": "APIGroupList", "apiVersion": "v1", "groups": []},
+            "/api/v1": {"kind": "APIResourceList", "groupVersion": "v1", "resources": kinds},
+            "/api/v1/namespaces/nix-cache/secrets/attic-jwt-signing": {
+                "kind": "Secret",
+                "apiVersion": "v1",
+                "metadata": {"name": "attic-jwt-signing", "namespace": "nix-cache"},
+                "data": {"hs256-secret-base64": self.secret},
+            },
+        }
+        found = answers.get(self.path.partition("?")[0])
+        missing = {
+            "kind": "Status",
+            "apiVersion": "v1",
+            "status": "Failure",
+            "reason": "NotFound",
+            "code": 404,
+        }
+        data = json.dumps(found or {**missing, "message": "not found"}).encode()
+        self.send_response_only(200 if found else 404)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+    def log_message(self, *args):
+        pass
+
+
+def test_the_clusters_secret_is_read_by_the_real_kubectl(kingpost, tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", f"{require('kubectl')}:{os.environ['PATH']}")
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Cluster)
+    thread = threading.Thread(target=server.serve_forever, args=(0.05,))
+    thread.start()
+    try:
+        (tmp_path / "kubeconfig").write_text(
+            json.dumps(
+                {
+                    "apiVersion": "v1",
+                    "kind": "Config",
+                    "clusters": [
+                        {"name": "c", "cluster": {"server": f"http://127.0.0.1:{server.server_port}"}}
+                    ],
+                    "contexts": [{"name": "honey", "context": {"cluster": "c", "user": "u"}}],
+                    "users": [{"name": "u", "user": {}}],
+                }
+            )
+        )
+        monkeypatch.setenv("KUBECONFIG", str(tmp_path / "kubeconfig"))
+        argv = (
+            "token",
+            "mint",
+            "--pull",
+            "main",
+            "--out",
+            "token",
+            "--kube-context",
+            "honey",
+            "--secret-kube",
+        )
+        kingpost(*argv, "nix-cache/attic-jwt-signing:hs256-secret-base64")
+        secret = (tmp_path / "token").read_text()
+        assert Verifier(secret=HS256).permissions(secret, "main", int(time.time())) == {"r"}
+        assert "kubectl could not read it" in kingpost(*argv, "nix-cache/other", code=3).stderr
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()

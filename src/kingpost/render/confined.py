@@ -7,6 +7,7 @@ way, may be anybody's. Every component is therefore opened relative to its paren
 from __future__ import annotations
 
 import os
+import re
 import stat
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final, Self
@@ -20,18 +21,19 @@ if TYPE_CHECKING:
 _DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
+_PART: Final = r"(?!\.\.?(?:/|\Z))[^/\x00-\x1f\x7f]+"
+_CONFINED: Final = re.compile(rf"{_PART}(?:/{_PART})*")
+
+
 def is_confined(path: str) -> bool:
     """Tell whether a path is relative, in its shortest form, and leads nowhere else."""
-    return bool(path) and all(
-        part not in {"", ".", ".."} and all(char >= " " and char != "\x7f" for char in part)
-        for part in path.split("/")
-    )
+    return _CONFINED.fullmatch(path) is not None
 
 
 class ConfinedDirectory:
     """An open directory. Paths are relative to it, with `/`, as `is_confined` wants them.
 
-    It remembers the last parent it walked to: files are best visited in the order of their paths.
+    It keeps the folders down to the last file open: files are best visited in the order of their paths.
 
     Args:
         root: The directory; it must exist. It may itself be reached through links: the user named it.
@@ -41,7 +43,7 @@ class ConfinedDirectory:
     def __init__(self, root: Path) -> None:
         self.root = root
         self.fd: Final = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        self._last: tuple[str, int] | None = None
+        self._open: list[tuple[str, int]] = []
 
     def __enter__(self) -> Self:
         return self
@@ -49,13 +51,12 @@ class ConfinedDirectory:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._forget()
+        self._close_below(0)
         os.close(self.fd)
 
-    def _forget(self) -> None:
-        if self._last is not None:
-            os.close(self._last[1])
-            self._last = None
+    def _close_below(self, depth: int) -> None:
+        while len(self._open) > depth:
+            os.close(self._open.pop()[1])
 
     def parent(self, path: str, *, create: bool = False) -> tuple[int, str]:
         """Give the open parent directory of a path, valid until the next call, and the path's last part.
@@ -71,37 +72,37 @@ class ConfinedDirectory:
                 where=str(self.root),
                 fix="restore manifest.json from version control, or delete it and pass --force",
             )
-        folder, _, name = path.rpartition("/")
-        if not folder:
-            return self.fd, name
-        if self._last is None or self._last[0] != folder:
-            opened = self._walk(folder, create=create)
-            self._forget()
-            self._last = (folder, opened)
-        return self._last[1], name
+        *folders, name = path.split("/")
+        return self._walk(folders, create=create), name
 
-    def _walk(self, folder: str, *, create: bool) -> int:
-        current = os.dup(self.fd)
-        try:
-            for part in folder.split("/"):
-                if create:
-                    with suppress(FileExistsError):
-                        os.mkdir(part, 0o777, dir_fd=current)
-                following = self._enter(part, current, folder)
-                os.close(current)
-                current = following
-        except BaseException:
-            os.close(current)
-            raise
+    def _walk(self, folders: list[str], *, create: bool) -> int:
+        """Give the last of these folders, each in the one before it, open."""
+        known = 0
+        for (name, _), wanted in zip(self._open, folders, strict=False):
+            if name != wanted:
+                break
+            known += 1
+        self._close_below(known)
+        current = self._open[-1][1] if self._open else self.fd
+        for name in folders[known:]:
+            current = self._enter(name, current, create=create)
+            self._open.append((name, current))
         return current
 
-    def _enter(self, part: str, parent: int, folder: str) -> int:
+    def _enter(self, name: str, parent: int, *, create: bool) -> int:
         try:
-            return os.open(part, _DIRECTORY, dir_fd=parent)
+            return os.open(name, _DIRECTORY, dir_fd=parent)
+        except FileNotFoundError:
+            if not create:
+                raise
+            os.mkdir(name, 0o777, dir_fd=parent)
+            return os.open(name, _DIRECTORY, dir_fd=parent)
         except NotADirectoryError as error:
-            link = stat.S_ISLNK(os.stat(part, dir_fd=parent, follow_symlinks=False).st_mode)
+            link = stat.S_ISLNK(os.stat(name, dir_fd=parent, follow_symlinks=False).st_mode)
+            above = "/".join(folder for folder, _ in self._open)
+            place = f" in {above!r}" if above else ""
             raise KingpostError(
-                f"{part!r} in {folder!r} is a {'symbolic link' if link else 'file'}, not a directory",
+                f"{name!r}{place} is a {'symbolic link' if link else 'file'}, not a directory",
                 where=str(self.root),
                 why="kingpost follows no link inside its output, so that it cannot be led to other files",
                 fix="move it away, or generate into another directory",
@@ -194,9 +195,8 @@ class ConfinedDirectory:
 
     def remove_folder(self, folder: str) -> bool:
         """Remove a folder if it is there and empty; tells whether it did."""
-        self._forget()
         try:
-            parent, name = self.parent(folder)
+            parent, name = self.parent(folder)  # which closes the folder itself, if it was open
             os.rmdir(name, dir_fd=parent)
         except OSError:
             return False

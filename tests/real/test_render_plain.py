@@ -20,7 +20,7 @@ from tests.real.conftest import require_root
 from kingpost.base.errors import KingpostError
 from kingpost.render import journal
 from kingpost.render.gitlab_ci import functions, pipeline_yaml
-from kingpost.render.nix_conf import nix_conf, settings
+from kingpost.render.nix_conf import nix_conf, runs_nix, settings
 from kingpost.render.tree import Tree, plan, write
 from kingpost.topology.loader import load
 from kingpost.topology.model import Topology
@@ -50,7 +50,7 @@ def shown(nix, conf: str, folder: Path) -> tuple[dict, str]:
 @pytest.mark.parametrize("name", ["homelab", "flywheel", "minimal"])
 def test_nix_reads_every_setting_as_it_was_meant(nix, tmp_path, name):
     made = example(name, nix.version)
-    contexts = [context for context in made.contexts.values() if context.kind != "service"]
+    contexts = [context for context in made.contexts.values() if runs_nix(context)]
     for number, context in enumerate(contexts):
         found, complaints = shown(nix, nix_conf(made, context), tmp_path / str(number))
         assert "unknown setting" not in complaints

@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from tests.strategies import topologies
 
 from kingpost.render import layout
+from kingpost.render.nix_conf import runs_nix
 from kingpost.render.nix_conf import settings as nix_settings
 from kingpost.render.site import render_site, scope_of
 from kingpost.topology.loader import load
@@ -71,7 +72,7 @@ def test_everything_parses_and_says_what_the_topology_says(topology):
         elif path.endswith((".yml", ".yaml")):
             assert all(isinstance(one, dict) for one in pyyaml.safe_load_all(text))
     for context in made.contexts.values():
-        if context.kind != "service":
+        if runs_nix(context):
             check_context(made, context, files)
     for name, pipeline in topology.pipelines.items():
         check_pipeline(pipeline, pyyaml.safe_load(files[layout.pipeline_file(name)]))
@@ -249,11 +250,28 @@ def test_only_settings_that_the_hosts_nix_knows():
 
 def test_a_job_on_the_hosts_daemon_is_told_nothing_that_the_daemon_would_ignore():
     files = render_site(example("homelab"))
-    assert read_nix_conf(files["hosts/node1/contexts/docker/blog/nix.conf"]).keys() == {
-        "experimental-features",
-        "fallback",
-    }
+    shell = read_nix_conf(files["hosts/thinkpad/contexts/shell/host-ci/nix.conf"])
+    assert shell.keys() == {"experimental-features", "fallback"}
     assert "NIX_REMOTE=daemon\n" in files["hosts/node1/contexts/docker/blog/env"]
+
+
+def test_a_job_chooses_among_the_daemons_caches_by_the_addresses_that_the_daemon_dials():
+    found = read_nix_conf(render_site(example("homelab"))["hosts/node1/contexts/docker/blog/nix.conf"])
+    assert found.keys() == {"experimental-features", "fallback", "substituters"}
+    assert "http://127.0.0.1:8083/blog-cache" in found["substituters"]
+
+
+def test_a_host_is_told_which_passwords_its_daemon_needs():
+    made = platform(
+        site={"name": "s", "substituters": ["attic:home/main"]},
+        attic={
+            "home": {
+                "host": "box", "port": 80, "caches": {"main": {}}, "tokens": {"t": {"pull": ["main"], "secret": "raw"}}
+            }
+        },
+    )  # fmt: skip
+    text = render_site(made)["hosts/box/contexts/host/nix.conf"]
+    assert "# In /etc/nix/netrc: machine 127.0.0.1 password, and what /s/raw holds\n" in text
 
 
 def test_a_waiver_changes_no_file():

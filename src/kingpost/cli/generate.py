@@ -70,7 +70,7 @@ def _document(planned: Plan, output: Path, *, written: bool) -> dict[str, Any]:
         "schema": SCHEMA,
         "output": str(output),
         "written": written,
-        "stale": planned.stale,
+        "stale": planned.stale and not written,
         "changes": [
             {"path": change.path, "change": str(change.change), "edited": change.edited}
             for change in planned.changes

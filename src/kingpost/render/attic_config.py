@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from kingpost.render import layout
 from kingpost.render.attic_settings import attic_settings, database_in_secret
+from kingpost.render.nix_conf import runs_nix
 from kingpost.render.pushing import pushes_from
 from kingpost.render.secret_files import secret_path
 from kingpost.render.toml_text import toml
@@ -24,7 +25,7 @@ def render_attic(platform: Platform) -> dict[str, str]:
         if attic.host
     }
     for context in platform.contexts.values():
-        if context.kind != "service" and (text := client_toml(platform, context)):
+        if runs_nix(context) and (text := client_toml(platform, context)):
             files[f"{layout.context_directory(context)}/attic.toml"] = text
     return files
 

@@ -1,8 +1,9 @@
 """nix.conf and environment of every context, as plain files: for machines and images that are not NixOS.
 
 A context whose processes have a store of their own gets a whole nix.conf, with caches at the addresses that
-they themselves dial. Where the host's daemon does the work, its nix.conf decides: a client's `substituters` are
-ignored unless its user is trusted (NixOS/nix src/libstore/daemon.cc), so only what the client decides is there.
+they themselves dial. Where the host's daemon does the work, its nix.conf decides: of a client whose user is not
+trusted it takes little but a choice among the caches that it knows itself (NixOS/nix src/libstore/daemon.cc), so
+only that is there.
 """
 
 from __future__ import annotations
@@ -12,11 +13,14 @@ from typing import TYPE_CHECKING, Any, Final
 
 from kingpost.base.errors import KingpostError
 from kingpost.render import layout
+from kingpost.render.comments import comment
+from kingpost.render.netrc import netrc_lines
 from kingpost.render.nix_settings import RESILIENCE, known_to
+from kingpost.render.secret_files import secret_path
 from kingpost.topology.places import Dialer
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from kingpost.topology.places import Context
     from kingpost.topology.platform import Platform
@@ -32,12 +36,17 @@ def render_contexts(platform: Platform) -> dict[str, str]:
     services = _called(platform)
     files = {}
     for context in platform.contexts.values():
-        if context.kind == "service":
+        if not runs_nix(context):
             continue
         folder = layout.context_directory(context)
         files[f"{folder}/nix.conf"] = nix_conf(platform, context)
         files[f"{folder}/env"] = env(platform, context, services.get(context.id, []))
     return files
+
+
+def runs_nix(context: Context) -> bool:
+    """Tell whether a context's processes build or substitute: servers and audits in a cluster do not."""
+    return context.kind != "service" and not (context.kind == "pod" and context.runner is None)
 
 
 def has_own_settings(context: Context) -> bool:
@@ -48,13 +57,22 @@ def has_own_settings(context: Context) -> bool:
 def nix_conf(platform: Platform, context: Context) -> str:
     """Give a context's nix.conf."""
     if has_own_settings(context):
-        who = [f"# Nix in {context.id}, rendered by kingpost: change the topology instead."]
+        head = [f"Nix in {context.id}, rendered by kingpost: change the topology instead."]
     else:
-        who = [
-            f"# Nix's client in {context.id}, rendered by kingpost: change the topology instead.",
-            f"# Caches are the business of {context.host}'s daemon: see contexts/host/nix.conf.",
+        head = [
+            f"Nix's client in {context.id}, rendered by kingpost: change the topology instead.",
+            f"Its settings are the business of {context.host}'s daemon: see contexts/host/nix.conf.",
         ]
-    return "\n".join([*who, "", settings_text(settings(platform, context))])
+    head += _passwords(platform, context)
+    return "\n".join([*map(comment, head), "", settings_text(settings(platform, context))])
+
+
+def _passwords(platform: Platform, context: Context) -> Iterator[str]:
+    """Say which passwords the host's daemon needs for private caches; on NixOS a unit puts them in place."""
+    if context.kind == "host" and context.host:
+        for line in netrc_lines(platform, context.host, platform.cache_uses(context.id)):
+            path = secret_path(line.secret, platform.topology.secrets[line.secret])
+            yield f"In /etc/nix/netrc: machine {line.machine} password, and what {path} holds"
 
 
 def settings(platform: Platform, context: Context, *, fallback: bool = True) -> dict[str, Any]:
@@ -66,13 +84,16 @@ def settings(platform: Platform, context: Context, *, fallback: bool = True) -> 
         fallback: Whether to build what a broken cache cannot give.
 
     """
-    if not has_own_settings(context):
-        return {**_FEATURES, "fallback": fallback}
-    version = platform.topology.hosts[context.host].nix if context.kind == "host" and context.host else OLDEST
     uses = [use for use in platform.cache_uses(context.id) if use.url]
+    urls = list(dict.fromkeys(str(use.url) for use in uses))
+    if not has_own_settings(context):
+        runner = platform.topology.runners.get(context.runner or "")
+        chosen = {"substituters": urls} if runner and runner.substituters is not None else {}
+        return {**_FEATURES, **chosen, "fallback": fallback}
+    version = platform.topology.hosts[context.host].nix if context.kind == "host" and context.host else OLDEST
     return {
         **_FEATURES,
-        "substituters": list(dict.fromkeys(str(use.url) for use in uses)),
+        "substituters": urls,
         "trusted-public-keys": list(dict.fromkeys(use.public_key for use in uses if use.public_key)),
         **known_to(version, {**RESILIENCE, "fallback": fallback}),
     }

@@ -224,7 +224,10 @@ def open_cache(url: str, access: Access | None = None) -> BinaryCache:
 
 def public_url(url: str) -> str:
     """Give a URL that may be shown: without user, password, query and fragment."""
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return "(no address)"
     host = parts.netloc.rpartition("@")[2]
     return urlunsplit((parts.scheme, host, parts.path, "", ""))
 

@@ -75,10 +75,10 @@ class HttpCache(BinaryCache):
     def _ask(self, url: str, hops: tuple[Hop, ...]) -> httpx.Response:
         # What curl sends for Nix; what comes encoded is decoded by the reader, in bounded memory.
         headers = {"Accept-Encoding": "zstd, br, gzip, deflate", "Accept": "*/*"}
-        user = self._credentials.get(urlsplit(url).hostname or "")
-        if user is not None:
-            headers["Authorization"] = "Basic " + base64.b64encode(":".join(user).encode()).decode()
         try:
+            user = self._credentials.get(urlsplit(url).hostname or "")
+            if user is not None:
+                headers["Authorization"] = "Basic " + base64.b64encode(":".join(user).encode()).decode()
             return self._client.send(self._client.build_request("GET", url, headers=headers), stream=True)
         except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
             _translate(error, public_url(url), hops)
@@ -139,8 +139,8 @@ class _HttpBody(Body):
         now = time.monotonic()
         if now - began < self._stall:
             return
-        if self.received - before < self._stall and self._throttle is None:
-            message = f"less than 1 byte/s came for {self._stall:g} s"
+        if self.received - before < now - began and self._throttle is None:
+            message = f"less than 1 byte/s came for {now - began:.1f} s"
             raise FetchError(
                 Trouble.STALLED, message, url=self.hops[-1].url, hops=self.hops[:-1], received=self.received
             )
@@ -168,16 +168,15 @@ def _credentials(access: Access) -> dict[str, tuple[str, str]]:
 
 
 def _redirect(response: httpx.Response, url: str, hop: Hop, hops: tuple[Hop, ...]) -> str:
-    target = str(urljoin(url, response.headers.get("location", "")))
-    parts = urlsplit(target)
-    if not response.headers.get("location") or parts.scheme not in ("http", "https") or not parts.netloc:
-        raise FetchError(
-            Trouble.REDIRECT,
-            f"HTTP {hop.status} leads to no address",
-            url=hop.url,
-            hops=hops,
-            status=hop.status,
-        )
+    location = response.headers.get("location", "")
+    try:
+        target = str(urljoin(url, location))
+        parts = urlsplit(target)
+    except ValueError:
+        location = ""
+    if not location or parts.scheme not in ("http", "https") or not parts.netloc:
+        message = f"HTTP {hop.status} leads to no address"
+        raise FetchError(Trouble.REDIRECT, message, url=hop.url, hops=hops, status=hop.status)
     return target
 
 

@@ -210,7 +210,7 @@ class _Application:
         actions = self._plan.of(plans.FETCH)
         if not actions:
             return
-        effects.make_directory(self._workshop)
+        self._open_workshop()
         effects.remove_below(self._workshop, self._incoming.name)
         effects.make_directory(self._incoming)
         total = sum(action.info.nar_size for action in actions if action.info)
@@ -228,6 +228,18 @@ class _Application:
                         self._put_in_place(action, unpacked)
             finally:
                 pool.shutdown(wait=True, cancel_futures=True)
+
+    def _open_workshop(self) -> None:
+        """Make the workshop. Builders without a sandbox can write to the store directory too: not to this."""
+        effects.make_directory(self._workshop)
+        status = self._workshop.lstat()
+        if status.st_uid != os.geteuid() or status.st_mode & 0o022:
+            raise StoreFixError(
+                "this directory was made by somebody else",
+                where=str(self._workshop),
+                why="who made it could exchange what is unpacked there",
+                fix="look at what is in it, remove it, then apply the same plan again",
+            )
 
     def _fetch_one(self, action: Action, advance: Advance) -> Path | None:
         """Unpack one path in the workshop; None if an earlier run has already put it in place."""
@@ -265,17 +277,34 @@ class _Application:
             return False
 
     def _put_in_place(self, action: Action, unpacked: Path) -> None:
-        """Exchange what is at a path's place, if anything, for what was unpacked."""
+        """Exchange what is at a path's place, if anything, for what was unpacked.
+
+        It may be in use, the C library of this system for instance: there is no moment without it.
+        """
         place = self._store.real(action.subject)
-        if os.path.lexists(place):
-            effects.make_directory(self._aside)
-            aside = self._aside / place.name
-            if os.path.lexists(aside):  # an earlier run moved the old copy; this one was put there since
-                effects.remove_below(place.parent, place.name)
-            else:
-                self._run.note(moved=str(place), aside=str(aside))
-                effects.move(place, aside)
-        effects.move(unpacked, place)
+        if not os.path.lexists(place):
+            effects.move(unpacked, place)
+            return
+        effects.make_directory(self._aside)
+        aside = self._aside / place.name
+        if os.path.lexists(aside):
+            if not self._is_whole(aside, _info(action)):  # the old copy: what is in its place came after it
+                self._replace(unpacked, place)
+                effects.remove_below(unpacked.parent, unpacked.name)
+                return
+            effects.remove_below(aside.parent, aside.name)  # an earlier run ended just before the exchange
+        effects.move(unpacked, aside)
+        self._run.note(moved=str(place), aside=str(aside))
+        self._replace(aside, place)
+
+    def _replace(self, new: Path, place: Path) -> None:
+        """Let a new copy and what is in its place change places."""
+        if effects.exchange(new, place):
+            return
+        spare = self._incoming / f"{place.name}.spare"  # an old kernel or file system: three moves
+        effects.move(place, spare)
+        effects.move(new, place)
+        effects.move(spare, new)
 
     def _tidy_workshop(self) -> str:
         """Remove the workshop but for what was moved aside; give where that is."""

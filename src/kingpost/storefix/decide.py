@@ -255,13 +255,20 @@ class _Decision:
         found = {}
         for row, info in self._ghost_referrers.items():
             offer = self._usable.get(info.path)
-            if offer and offer.nar_hash == info.nar_hash:
+            ghosts = sum(row in rows for rows in self._graph.referrers(self._scan.keys.ghosts).values())
+            # The hash of our database proves the bytes of an offer, not the references that it names: it may
+            # tell what the lost rows were, and must not take away what is known, nor name too few.
+            if (
+                offer
+                and offer.nar_hash == info.nar_hash
+                and set(info.references) <= set(offer.references)
+                and len(offer.references) == len(info.references) + ghosts
+            ):
                 found[row] = replace(info, references=offer.references)
                 continue
             if row in self._graph.damaged:
                 continue
             hidden = self._hidden_references(info)
-            ghosts = sum(row in rows for rows in self._graph.referrers(self._scan.keys.ghosts).values())
             if len(hidden) == ghosts:
                 found[row] = replace(info, references=tuple(sorted({*info.references, *hidden})))
         return found
@@ -437,7 +444,7 @@ class _Decision:
 
     def _drop(self) -> None:
         """Drop what is lost and dead, and what refers to it, referrers first."""
-        paths = self._graph.paths(self._dropped)
+        paths = self._graph.paths({*self._dropped, *self._dropped.values()})
         # Whoever was reached later refers to one reached earlier: reversed, nothing is dropped under a referrer.
         for row, below in reversed(list(self._dropped.items())):
             if row in self._scan.keys.ghosts:

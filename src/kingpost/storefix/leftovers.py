@@ -32,11 +32,14 @@ if TYPE_CHECKING:
 
 _HASH = "[0-9abcdfghijklmnpqrsvwxyz]{32}"
 # Source: src/libstore/{pathlocks,build/derivation-building-goal,optimise-store,local-store}.cc.
-_TRASH = (
-    (re.compile(f"{_HASH}-.+\\.lock"), "lock file of a build or copy"),
-    (re.compile(f"{_HASH}-.+\\.chroot"), "sandbox of a build"),
-    (re.compile(f"{_HASH}-.+\\.check"), "result of a check build"),
-    (re.compile(f"{_HASH}-.+\\.old-\\d+-\\d+"), "path that Nix had moved aside"),
+# Group 1 is the path that something stands beside.
+_LOCK = re.compile(f"{_HASH}-.+\\.lock")
+_BESIDE = (
+    (re.compile(f"({_HASH}-.+)\\.chroot"), "sandbox of a build"),
+    (re.compile(f"({_HASH}-.+)\\.check"), "result of a check build"),
+    (re.compile(f"({_HASH}-.+)\\.old-\\d+-\\d+"), "path that Nix had moved aside"),
+)
+_ALONE = (
     (re.compile(r"\.tmp-link-\d+-\d+"), "half-made hard link"),
     (re.compile(r"tmp-\d+-\d+"), "temporary directory of a copy"),
 )
@@ -44,16 +47,34 @@ _FULL_SHARE, _FULL_BYTES = 0.01, 512 << 20
 _MOST_LOCK_BYTES = 1
 
 
-def trash(name: str) -> str:
-    """Say what a name in the store directory is a leftover of, by the name alone; empty if of nothing known."""
-    return next((what for pattern, what in _TRASH if pattern.fullmatch(name)), "")
+def trash(store: StoreRoot, name: str) -> str:
+    """Say what a name in the store directory is a leftover of; empty if of nothing known.
+
+    A path may be named like one, and then it is no leftover: a check result stands beside the path that it is
+    of, which a path named `foo.check` does not, for no two paths share their hash part. Nor is a path that Nix
+    moved aside while it is all that there is of it.
+    """
+    place = store.real_store / name
+    if _LOCK.fullmatch(name):
+        try:
+            status = place.lstat()
+        except OSError:
+            return ""
+        # A source file named flake.lock has contents, or the time of a path at least.
+        lock = stat.S_ISREG(status.st_mode) and status.st_size <= _MOST_LOCK_BYTES
+        return "lock file of a build or copy" if lock and status.st_mtime != 1 else ""
+    for pattern, what in _BESIDE:
+        match = pattern.fullmatch(name)
+        if match:
+            return what if os.path.lexists(store.real_store / match.group(1)) else ""
+    return next((what for pattern, what in _ALONE if pattern.fullmatch(name)), "")
 
 
 def find_trash(store: StoreRoot, names: Iterable[str]) -> list[Finding]:
     """Find leftovers among the names without a row, in `.links`, and in the directory of builds."""
     found = []
     for name in sorted(names):
-        what = trash(name)
+        what = trash(store, name)
         if what and not _in_use(store, name):
             found.append(_leftover(store.path(name), what))
     half = [name for name in _list(store.real_store / ".links") if name.startswith(".tmp-link-")]
@@ -75,16 +96,8 @@ def _list(directory: Path) -> list[str]:
 
 
 def _in_use(store: StoreRoot, name: str) -> bool:
-    """Tell whether a leftover by name is really one: a lock that is held, or a path that only looks like one."""
-    place = store.real_store / name
-    try:
-        status = os.lstat(place)
-    except OSError:
-        return True
-    if name.endswith(".lock"):
-        # A source file named flake.lock has contents; a lock has none, or one byte when it is stale.
-        return not stat.S_ISREG(status.st_mode) or status.st_size > _MOST_LOCK_BYTES or is_held(place)
-    for suffix in (".chroot", ".check"):
+    """Tell whether a build that runs holds a leftover, so that it is none yet."""
+    for suffix in (".chroot", ".check", ".lock"):
         if name.endswith(suffix):
             return is_held(store.real_store / (name[: -len(suffix)] + ".lock"))
     return False

@@ -121,7 +121,7 @@ def scan(
     result.orphans = sorted(
         name
         for name in map(os.fsdecode, names)
-        if PLAIN_NAME.fullmatch(os.fsencode(name)) and not _is_trash(store, name)
+        if PLAIN_NAME.fullmatch(os.fsencode(name)) and not leftovers.trash(store, name)
     )
     unsettled = bool(result.lost or result.orphans or result.keys.ghosts or result.invalid)
     result.roots = roots.find(store, processes=unsettled or hashed)
@@ -143,6 +143,9 @@ def scan(
 def _look(result: Scan, *, thorough: bool) -> set[bytes]:
     """Compare rows with names while SQLite checks the keys; give the names without a row."""
     store = result.store
+    if not store.database.exists():
+        result.database = "it is missing"
+        return set()
     connection = connect(store.database)
     try:
         missing = lacks(connection)
@@ -191,18 +194,6 @@ def _identify(result: Scan, compared: Comparison, connection: sqlite3.Connection
             result.invalid[row[0]] = os.fsdecode(path)
     for row_id in (*result.lost, *result.invalid):
         result.unhashed.pop(row_id, None)
-
-
-def _is_trash(store: StoreRoot, name: str) -> bool:
-    """Tell whether a name that looks like a store path is rather a leftover or lock of one."""
-    if not leftovers.trash(name):
-        return False
-    if not name.endswith(".lock"):
-        return True
-    try:
-        return (store.real_store / name).lstat().st_size <= 1
-    except OSError:
-        return True
 
 
 def _hash(result: Scan, connection: sqlite3.Connection, progress: Progress) -> None:
@@ -418,7 +409,7 @@ def _describe_rest(
             "is no store path; a garbage collection deletes it",
         )
         for name in sorted(others)
-        if not leftovers.trash(name)
+        if not leftovers.trash(store, name)
     ]
     found += leftovers.causes(store, settings)
     result.findings += found

@@ -54,7 +54,7 @@ def _clean_store(store: StoreRoot, name: str) -> str:
             return "it is no file of .links"
         if not name.startswith(".tmp-link-") and _link_is_sound(directory / name, name):
             return "it is what its name says"
-    elif "/" in name or not leftovers.trash(name):
+    elif "/" in name or not leftovers.trash(store, name):
         return "it is nothing that this program removes"
     elif name.endswith(".lock") and is_held(directory / name):
         return "it is in use"

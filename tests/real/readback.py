@@ -120,7 +120,8 @@ def check_attic(platform: Platform, name: str, attic, found) -> None:
     elif attic.database.url_in_secret:
         assert settings_["database"] == {}
     else:
-        assert settings_["database"]["url"] == f"postgresql:///{attic.database.name}?host=/run/postgresql"
+        name = attic.database.name
+        assert settings_["database"]["url"] == f"postgresql:///{name}?host=/run/postgresql&user={name}"
         assert found["services"]["postgresql"]["ensureDatabases"] == [attic.database.name]
         assert found["services"]["atticd"]["user"] == attic.database.name
         assert "postgresql.target" in unit["after"]

@@ -100,7 +100,9 @@ def _database(attic: Attic) -> dict[str, str]:
     if database_in_secret(attic):
         return {}
     if isinstance(attic.database, Postgres):
-        return {"url": f"postgresql:///{quote(attic.database.name, safe='')}?host=/run/postgresql"}
+        # The role is named: what sqlx takes for the user otherwise depends on a lookup of the unit's dynamic one.
+        name = quote(attic.database.name, safe="")
+        return {"url": f"postgresql:///{name}?host=/run/postgresql&user={name}"}
     # sqlx percent-decodes the path; without mode=rwc SQLite would not make the file.
     return {"url": f"sqlite://{quote(attic.database.path)}?mode=rwc"}
 

@@ -65,6 +65,8 @@ def read_nix_conf(text: str) -> dict[str, list[str]]:
 def test_everything_parses_and_says_what_the_topology_says(topology):
     made = Platform(topology)
     files = render_site(made)
+    folders = [layout.context_directory(context) for context in made.contexts.values()]
+    assert len(set(folders)) == len(folders)
     for path, text in files.items():
         assert text.endswith("\n"), path
         if path.endswith(".toml"):

@@ -358,7 +358,10 @@ def test_an_edit_between_a_kill_and_the_next_run_is_not_lost(tmp_path):
     assert contents(root) == {**expected(NEW, root), "mine": "a person's\n"}
 
 
-def test_many_files_are_made_durable_at_once(tmp_path):
+@pytest.mark.parametrize("library", [None, object()], ids=["linux", "macos"])
+def test_many_files_are_made_durable_at_once(tmp_path, monkeypatch, library):
+    if library:
+        monkeypatch.setattr(journal.ctypes, "CDLL", lambda *_, **__: library)
     many = Tree({f"hosts/h{n}/f": f"{n}\n" for n in range(600)}, "t", "1")
     write(tmp_path, many)
     assert contents(tmp_path) == expected(many, tmp_path)

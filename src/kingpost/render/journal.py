@@ -148,7 +148,10 @@ def _make_folders(directory: ConfinedDirectory, folders: set[str]) -> None:
 
 def _sync_file_system(descriptor: int) -> None:
     """Make everything on a file system durable: syncfs(2), which reports late write errors since Linux 5.8."""
-    if ctypes.CDLL(None, use_errno=True).syncfs(descriptor):
+    library = ctypes.CDLL(None, use_errno=True)
+    if not hasattr(library, "syncfs"):  # macOS
+        os.sync()
+    elif library.syncfs(descriptor):
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number))
 

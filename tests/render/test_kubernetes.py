@@ -1,7 +1,10 @@
 """Manifests: the API takes them, every container is bounded, and no secret is in them."""
 
 import hashlib
+import os
 import re
+import shutil
+import subprocess
 import tomllib
 from pathlib import Path
 
@@ -222,6 +225,30 @@ def test_a_restarted_runner_is_the_same_machine_to_gitlab():
 
     assert identity() == identity()
     assert re.fullmatch(r"[rs]_[0-9a-zA-Z]{12}", identity())
+
+
+AWKS = [awk for awk in (["busybox", "awk"], ["mawk"], ["gawk"], ["original-awk"]) if shutil.which(awk[0])]
+
+
+@pytest.mark.parametrize("awk", AWKS, ids=lambda awk: awk[0])
+@pytest.mark.parametrize("token", ["glrt-abc_DEF-123", "glrt-x\n", "glrt-a&b\\\\1"])
+def test_a_pod_fills_its_token_in_as_it_starts(tmp_path, awk, token):
+    (pod,) = [pod for pod in pods(flywheel()) if "initContainers" in pod]
+    (container,) = pod["initContainers"]
+    (tmp_path / "config.toml").write_text('a = "@TOKEN:nix@"\nb = "@TOKEN:nix@ @TOKEN:nix@"\n')
+    script = (
+        container["command"][-1]
+        .replace("/template", str(tmp_path))
+        .replace("/etc/gitlab-runner", f"{tmp_path}/out")
+    )
+    (tmp_path / "out").mkdir()
+    environment = {one["name"]: one.get("value", token) for one in container["env"]}
+    script = script.replace("awk '", f"{' '.join(awk)} '")
+    subprocess.run(["sh", "-euc", script], env={**os.environ, **environment}, check=True)
+    clean = token.strip()
+    assert (tmp_path / "out" / "config.toml").read_text() == f'a = "{clean}"\nb = "{clean} {clean}"\n'
+    assert (tmp_path / "out" / "config.toml").stat().st_mode & 0o077 == 0
+    assert (tmp_path / "out" / ".runner_system_id").read_text() == environment["SYSTEM_ID"]
 
 
 @given(st.text(min_size=1, max_size=70))

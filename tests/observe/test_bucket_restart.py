@@ -25,13 +25,13 @@ def test_the_commands_and_the_phrase_name_the_target():
         [*kubectl, "rollout", "restart", "deployment/attic-rustfs"],
         [*kubectl, "rollout", "status", "deployment/attic-rustfs", "--timeout=300s"],
     ]
-    assert plan.phrase == "restart-deployment-attic-rustfs"
+    assert plan.phrase == "restart-nix-cache-deployment-attic-rustfs"
     assert repair.Restart(Server(Here(), "rustfs.service"), "attic").commands == [
         ["systemctl", "restart", "rustfs.service"]
     ]
     remote = repair.Restart(Server(Ssh("honey"), "rustfs.service"), "attic")
     assert remote.commands[0][-1] == "systemctl restart rustfs.service"
-    assert remote.phrase == "restart-rustfs.service"
+    assert remote.phrase == "restart-rustfs.service-on-honey"
     assert "recovers, it fixes nothing" in plan.in_words()[-1]
 
 

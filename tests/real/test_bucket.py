@@ -10,9 +10,11 @@ from tests.observe.s3_front import Front, serve
 from tests.real.s3_server import KEY, rclone_s3
 
 from kingpost.base.errors import CannotLookError
+from kingpost.base.ledger import Ledger
 from kingpost.cache.s3 import MIN_PART_BYTES, S3Error
 from kingpost.observe import bucket, bucket_disk, bucket_scratch
 from kingpost.observe.executors.local import Here
+from kingpost.report import history
 
 
 @pytest.fixture
@@ -273,18 +275,18 @@ def test_a_restart_keeps_evidence_first_and_proves_recovery_and_counts(
     served, front, kingpost, systemd, tmp_path
 ):
     argv = ("restart", "attic", "--endpoint", front.url, "--disk", served.data, "--server", "rustfs.service")
-    evidence = ("--evidence", tmp_path / "evidence", "--json")
     plan = kingpost(*argv)
     assert "--confirm restart-rustfs.service" in plan.stderr
     assert systemd() == []
     assert "is not the phrase" in kingpost(*argv, "--confirm", "restart-other", code=2).stderr
     # Nothing to recover: refused, and nothing restarted.
-    done = kingpost(*argv, *evidence, "--confirm", "restart-rustfs.service", code=1)
+    done = kingpost(*argv, "--confirm", "restart-rustfs.service", code=1)
     assert "nothing to recover" in done.stderr
     assert not any("restart" in call for call in systemd())
 
     for count in (1, 2):
         (front.hidden / "attic").touch()
+        evidence = ("--evidence", tmp_path / f"evidence{count}", "--json")
         done = kingpost(*argv, *evidence, "--confirm", "restart-rustfs.service")
         found = json.loads(done.stdout)
         assert found["before"]["code"] == "KP-BUCKET-INDEX-DIVERGENCE"
@@ -296,10 +298,17 @@ def test_a_restart_keeps_evidence_first_and_proves_recovery_and_counts(
     logs = [at for at, call in enumerate(systemd()) if call.startswith("journalctl")]
     assert len(restarts) == 2
     assert logs[1] < restarts[0], "evidence comes before the restart"
-    log = (tmp_path / "evidence" / "server.log").read_text()
+    log = (tmp_path / "evidence1" / "server.log").read_text()
     assert "NoSuchBucket attic" in log
     assert "[secret]" in log
-    for path in (tmp_path / "evidence").iterdir():
+    again = kingpost(*argv, *evidence, "--confirm", "restart-rustfs.service", code=2)
+    assert "holds evidence already" in again.stderr
+    # What was seen is recorded as looks at the bucket: the last one was good.
+    ledger = Ledger(tmp_path / "state" / "kingpost" / "ledger.sqlite")
+    (looks,) = [one for one in history.read(ledger) if one.command == "bucket rca"]
+    ledger.close()
+    assert (looks.breakages, looks.broken_since) == (2, "")
+    for path in (tmp_path / "evidence1").iterdir():
         assert KEY.secret_key not in path.read_text()
         assert path.stat().st_mode & 0o777 == 0o600
 
@@ -311,7 +320,8 @@ def test_a_state_that_a_restart_would_harm_is_refused(served, front, kingpost, s
     confirm = ("--confirm", "restart-rustfs.service", "--evidence", tmp_path / "evidence")
     assert "metadata-loss, which a restart does not recover" in kingpost(*argv, *confirm, code=1).stderr
     assert not any("restart" in call for call in systemd())
-    no_disk = kingpost(*argv[:4], *argv[6:], *confirm, code=1)
+    elsewhere = (*confirm[:-1], tmp_path / "evidence2")
+    no_disk = kingpost(*argv[:4], *argv[6:], *elsewhere, code=1)
     assert "without the disk's view" in no_disk.stderr
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import sys
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from kingpost.base.errors import UsageError
+from kingpost.base.errors import CannotLookError, UsageError
 from kingpost.base.units import parse_duration
 from kingpost.cli.outputs import Json, Junit, LedgerFile, NoLedger, Outputs, Prometheus, Recorder, finish
 
@@ -201,15 +202,16 @@ def restart(
         print("\n".join([*plan.in_words(), f"To do it: add --confirm {plan.phrase}"]), file=sys.stderr)
         return 0
     outputs = Outputs(json, junit, prometheus, ledger, no_ledger)
+    before = views(target)
+    _record_views(before, outputs)
     with Recorder("bucket restart", outputs) as recorder:
-        verdicts = views(target)
-        verdicts += _evidence(target, target.server, since, evidence, verdicts)
-        recorder.add(verdicts)
-        subject, state = verdicts[0].subject, verdicts[0].evidence.get("state")
+        kept = _evidence(target, target.server, since, evidence, before)
+        recorder.add(kept)
+        subject, state = before[0].subject, before[0].evidence.get("state")
         if refused := repair.refusal(State(state) if state else None, accepted):
-            finish("bucket restart", verdicts, outputs, recorder=recorder)
+            finish("bucket restart", [*kept, *before], outputs, recorder=recorder)
             raise refused
-        image = str(next((v.evidence["image"] for v in verdicts if "image" in v.evidence), ""))
+        image = str(next((v.evidence["image"] for v in kept if "image" in v.evidence), ""))
         earlier = repair.recurrences(recorder.ledger, subject, image) if recorder.ledger else []
         recorder.add([repair.begun(plan, subject, image)])
         after = [
@@ -217,16 +219,29 @@ def restart(
             *repair.recurrence(subject, image, earlier),
         ]
         recorder.add(after)
-        # What was broken before is no failure of this run: its outcome is.
-        kept = [verdict for verdict in verdicts[1:] if verdict.status != "failed"]
+        with suppress(CannotLookError):  # it may be down now: that is said by the verdict on the restart
+            _record_views(views(target), outputs)
         return finish(
-            "bucket restart", [*kept, *after], outputs, recorder=recorder, before=verdicts[0].as_dict()
+            "bucket restart",
+            [*kept, *after],
+            outputs,
+            recorder=recorder,
+            note=f"before it was {before[0].code}",
+            before=before[0].as_dict(),
         )
+
+
+def _record_views(verdicts: Sequence[Verdict], outputs: Outputs) -> None:
+    """Record what was seen as what it is, a look at the bucket: its history must not depend on the restart."""
+    from kingpost.base.verdict import exit_code
+
+    with Recorder("bucket rca", outputs) as recorder:
+        recorder.add(verdicts)
+        recorder.end(exit_code(verdicts))
 
 
 def views(target: Target) -> list[Verdict]:
     """Give the verdict on both views of a bucket, and one more when the disk could not be seen."""
-    from kingpost.base.errors import CannotLookError
     from kingpost.observe import bucket, bucket_codes, bucket_disk
 
     unseen: list[Verdict] = []

@@ -111,7 +111,11 @@ def probe(
     with Recorder("cache probe", outputs) as recorder:
         verdicts = Probe(request, recorder.add).run()
         shown = list(references) or "generated"
-        return finish("cache probe", verdicts, outputs, recorder=recorder, profile=found.name, payload=shown)
+        # The verdict on the whole stands in the last line, however many paths were read back before it.
+        note = f"{verdicts[-1].summary} [{verdicts[-1].code}]"
+        return finish(
+            "cache probe", verdicts, outputs, recorder=recorder, note=note, profile=found.name, payload=shown
+        )
 
 
 def _profile(name: str, payload: list[str], topology: Path | None) -> tuple[Profile, list[str]]:

@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from kingpost.base.errors import CannotLookError, KingpostError
+from kingpost.base.errors import CannotLookError, KingpostError, UsageError
 from kingpost.base.files import write_atomically
 from kingpost.base.process import run
 from kingpost.observe import bucket_codes as codes
@@ -196,9 +196,17 @@ def keep(
     """Write evidence and the verdicts taken with it, redacted, mode 0600 in a directory of mode 0700.
 
     Raises:
+        UsageError: It holds evidence already.
         KingpostError: The directory cannot be written. Nothing may be restarted then.
 
     """
+    if (directory / "views.json").exists():
+        raise UsageError(
+            "the directory holds evidence already",
+            where=str(directory),
+            why="evidence is never overwritten: it may be all that is left of an earlier failure",
+            fix="name another one with --evidence",
+        )
     try:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:

@@ -16,6 +16,7 @@ from kingpost.base.process import run
 from kingpost.observe import bucket, bucket_codes, bucket_disk
 from kingpost.observe.bucket import State
 from kingpost.observe.bucket_place import Workload
+from kingpost.observe.executors.ssh import Ssh
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -50,9 +51,10 @@ class Restart:
     @property
     def phrase(self) -> str:
         """Give what `--confirm` must say: it names the target, so that a copied command cannot hit another."""
-        place = self.server.place
-        name = place.workload.replace("/", "-") if isinstance(place, Workload) else self.server.unit
-        return f"restart-{name}"
+        place, unit = self.server.place, self.server.unit
+        if isinstance(place, Workload):
+            return f"restart-{place.namespace}-{place.workload.replace('/', '-')}"
+        return f"restart-{unit}-on-{place.host}" if isinstance(place, Ssh) else f"restart-{unit}"
 
     @property
     def commands(self) -> list[list[str]]:

@@ -11,10 +11,17 @@ from tests.real import sshd as sshd_module
 from tests.real.conftest import NIX_VERSIONS, Nix, require, require_root
 from tests.storefix.lab import Lab
 
-from kingpost.storefix import remote
 from kingpost.storefix.cli import main
 
-HERE = Path(__file__).parents[2]
+READ_ONLY = """
+set -e
+mount --bind $1 $1
+mount -o remount,bind,ro $1
+shift
+"$@"
+touch $0 2>&1 && exit 9
+exit 0
+"""
 
 
 @pytest.fixture(scope="module", params=list(NIX_VERSIONS))
@@ -92,7 +99,7 @@ def test_a_peer_with_other_bytes_is_not_believed(lab, peer):
     place = peer / "store" / Path(lost).name / "f"
     place.parent.chmod(0o755)
     place.chmod(0o644)
-    place.write_text("tampered with\n")
+    place.write_text(place.read_text().replace("node", "evil"))
     code, said = lab.run(
         "repair", "--yes", "--no-rebuild", "--offline", "--from", "ssh://127.0.0.1", cache=False
     )
@@ -146,8 +153,7 @@ def test_a_store_that_is_mounted_read_only(lab):
     lost = min(lab.live)
     lab.lose(lost)
     words = ["repair", "--yes", "--quiet", "--no-rebuild", "--offline", "--from", f"file://{lab.cache}"]
-    program = 'set -e\nmount --bind $1 $1\nmount -o remount,bind,ro $1\nshift\n"$@" || exit\ntouch $0 2>&1 && exit 9\nexit 0'
-    argv = ["unshare", "--mount", "--propagation", "private", "sh", "-c", program, f"{lab.nix.store}/x"]
+    argv = ["unshare", "--mount", "--propagation", "private", "sh", "-c", READ_ONLY, f"{lab.nix.store}/x"]
     argv += [lab.nix.store, sys.executable, "-m", "kingpost.storefix", *words]
     done = subprocess.run(argv, env=lab.nix.env, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -160,4 +166,3 @@ def test_the_far_side_may_be_gone(monkeypatch, capsys):
     monkeypatch.setenv("NIX_SSHOPTS", "-F none -o BatchMode=yes -p 1")
     assert main(["scan", "--host", "127.0.0.1"]) == 3
     assert "store-fix could not be sent there" in capsys.readouterr().err
-    assert remote.PLAN

@@ -10,16 +10,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from kingpost.topology.paths import ANY, LOOPBACK, Path, pinned_address, ways_to
+from kingpost.topology.paths import ANY, LOOPBACK, Path, pinned_address
 from kingpost.topology.places import HostSocket
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from ipaddress import IPv4Address
 
     from kingpost.topology.model import Topology
     from kingpost.topology.needs import Need
-    from kingpost.topology.places import Context, Service
+    from kingpost.topology.places import Context, Namespace, Service
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,15 +70,14 @@ def listeners(
     contexts: Mapping[str, Context],
     services: Mapping[str, Service],
     callers: Mapping[str, Sequence[Need]],
-    endpoints: Mapping[str, str],
+    ways: Callable[[Namespace, str], Sequence[Path]],
 ) -> dict[str, Listener]:
     """Give the listener of every service that is on a declared host, by the service's reference.
 
-    `callers` has the needs of each service, and `endpoints` the URLs of the buckets: their callers all use the same
-    one (see `endpoints`).
+    `callers` has the needs of each service; `ways` gives the ways from a namespace to a service, the best first.
     """
     return {
-        ref: _listener(topology, contexts, service, callers.get(ref, ()), endpoints.get(ref))
+        ref: _listener(topology, contexts, service, callers.get(ref, ()), ways)
         for ref, service in services.items()
         if isinstance(service.location, HostSocket)
     }
@@ -89,7 +88,7 @@ def _listener(
     contexts: Mapping[str, Context],
     service: Service,
     needs: Sequence[Need],
-    endpoint: str | None,
+    ways: Callable[[Namespace, str], Sequence[Path]],
 ) -> Listener:
     socket = service.location
     if not isinstance(socket, HostSocket):  # pragma: no cover - the caller filters
@@ -98,12 +97,11 @@ def _listener(
     wanted: set[IPv4Address] = set()
     used: dict[str, set[str]] = {}
     for need in needs:
-        namespace = contexts[need.context].namespace(need.dialer)
-        ways = ways_to(topology, namespace, service, pinned, endpoint)
-        if not ways:
+        found = ways(contexts[need.context].namespace(need.dialer), service.ref)
+        if not found:
             continue
-        wanted.add(ways[0].bound or LOOPBACK)
-        open_to = [way for way in ways if pinned is None or pinned in {ANY, way.bound}]
+        wanted.add(found[0].bound or LOOPBACK)
+        open_to = [way for way in found if pinned is None or pinned in {ANY, way.bound}]
         if open_to and (interface := open_to[0].interface):
             used.setdefault(interface, set()).add(need.context)
     narrowest = wanted.pop() if len(wanted) == 1 else (ANY if wanted else LOOPBACK)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
@@ -12,11 +12,12 @@ from kingpost.topology.endpoints import bucket_endpoints
 from kingpost.topology.listeners import Listener, listeners
 from kingpost.topology.names import CacheRef, match_name, resolve_cache
 from kingpost.topology.needs import Need, needs, substituter_refs
-from kingpost.topology.places import Context, Dialer, External, Service
+from kingpost.topology.paths import Path, pinned_address, ways_to
+from kingpost.topology.places import Context, Dialer, External, HostSocket, Namespace, Service
 from kingpost.topology.routes import Route, fixed, route
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from kingpost.topology.ci import Push
     from kingpost.topology.model import Topology
@@ -64,6 +65,7 @@ class Platform:
     def __init__(self, topology: Topology) -> None:
         self.topology = topology
         self._routes: dict[tuple[str, Dialer, str], Route] = {}
+        self._uses: dict[str, tuple[CacheUse, ...]] = {}
 
     @cached_property
     def contexts(self) -> dict[str, Context]:
@@ -98,9 +100,22 @@ class Platform:
         return location.url if isinstance(location, External) else self.bucket_endpoints[f"bucket:{bucket}"]
 
     @cached_property
+    def _ways(self) -> Callable[[Namespace, str], list[Path]]:
+        """Give the ways from a namespace to a service, computed once for all contexts that share the namespace."""
+
+        @cache
+        def ways(namespace: Namespace, ref: str) -> list[Path]:
+            service = self.services[ref]
+            on_host = isinstance(service.location, HostSocket)
+            pinned = pinned_address(self.topology, service) if on_host else None
+            return ways_to(self.topology, namespace, service, pinned, self.bucket_endpoints.get(ref))
+
+        return ways
+
+    @cached_property
     def listeners(self) -> dict[str, Listener]:
         """Give the listener of each service on a declared host."""
-        return listeners(self.topology, self.contexts, self.services, self._callers, self.bucket_endpoints)
+        return listeners(self.topology, self.contexts, self.services, self._callers, self._ways)
 
     @cached_property
     def _listeners_by_host(self) -> dict[str, list[Listener]]:
@@ -139,12 +154,14 @@ class Platform:
         """Give the route of a dialer in a context to a service, all by their exact ids."""
         key = (context, dialer, service)
         if key not in self._routes:
+            place = self.contexts[context]
             self._routes[key] = route(
                 self.topology,
-                self.contexts[context],
+                place,
                 dialer,
                 self.services[service],
                 self.listeners.get(service),
+                ways=self._ways(place.namespace(dialer), service),
                 endpoint=self.bucket_endpoints.get(service),
             )
         return self._routes[key]
@@ -162,10 +179,12 @@ class Platform:
 
     def cache_uses(self, context: str) -> tuple[CacheUse, ...]:
         """Give the caches that a context substitutes from, in order, as its daemon dials them."""
-        refs = substituter_refs(self.topology, self.contexts[context])
-        return tuple(
-            self.cache_use(context, Dialer.DAEMON, ref) for ref, _ in refs if ref.service in self.services
-        )
+        if context not in self._uses:
+            refs = substituter_refs(self.topology, self.contexts[context])
+            self._uses[context] = tuple(
+                self.cache_use(context, Dialer.DAEMON, ref) for ref, _ in refs if ref.service in self.services
+            )
+        return self._uses[context]
 
     def cache_use(self, context: str, dialer: Dialer, ref: CacheRef) -> CacheUse:
         """Give one cache as one dialer in one context reaches it."""

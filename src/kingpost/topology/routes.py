@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from kingpost.topology.model import DOCKER
-from kingpost.topology.paths import Path, Via, has_internet, machine, ways_to
+from kingpost.topology.paths import Path, Via, has_internet, machine
 from kingpost.topology.places import ClusterSocket, Context, Dialer, External, Namespace
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from kingpost.topology.listeners import Listener
     from kingpost.topology.model import Owner, Topology
     from kingpost.topology.places import Service
@@ -55,14 +57,16 @@ def route(
     service: Service,
     listener: Listener | None,
     *,
+    ways: Sequence[Path],
     endpoint: str | None = None,
 ) -> Route:
-    """Give the route of one dialer to one service; `endpoint` is the one URL that a bucket's callers share."""
+    """Give the route of one dialer to one service: the first of the `ways` there that bind and firewall admit.
+
+    `endpoint` is the one URL that a bucket's callers share.
+    """
     namespace = context.namespace(dialer)
     if isinstance(service.location, External):
         return fixed(topology, context, dialer, service.ref, service.location.url)
-    pinned = listener.bind if listener and listener.pinned else None
-    ways = ways_to(topology, namespace, service, pinned, endpoint)
     for way in ways:
         if listener is None or not listener.admits(way):
             return Route(context.id, dialer, service.ref, way.url, way.via, way.reason, "", way.url)

@@ -71,6 +71,9 @@ def test_a_made_up_closure_is_published_to_a_directory(nix, probe, tmp_path, pro
     assert evidence["representative"] == (profile != "synthetic")
     assert (evidence["above_threshold"] > 0) == (profile != "synthetic")
     assert len(list((tmp_path / "cache").glob("*.narinfo"))) == paths
+    ledger = (tmp_path / "state" / "kingpost" / "ledger.sqlite").read_bytes()
+    assert b"publication to" in ledger
+    assert b"-kingpost-probe at" not in ledger, "made-up paths would stay in the history for ever"
     # Again: it is new each time, or it would show nothing.
     assert report(probe(*argv, confirm=profile))["verdicts"][-1]["evidence"]["new"] == paths
 

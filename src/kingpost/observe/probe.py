@@ -18,6 +18,7 @@ from kingpost.observe.audit_targets import parse_target
 from kingpost.observe.bucket_evidence import redacted
 from kingpost.observe.probe_payload import (
     CHUNKING_THRESHOLD,
+    MADE_UP,
     SMALL,
     BuildError,
     Payload,
@@ -104,7 +105,8 @@ class Probe:
 
     def _say(self, verdicts: Iterable[Verdict]) -> list[Verdict]:
         new = list(verdicts)
-        self._record(new)
+        # A made-up path is never looked at again: in the ledger it would stay broken, or fine, for ever.
+        self._record([verdict for verdict in new if MADE_UP not in verdict.subject])
         self.verdicts += new
         return new
 
@@ -199,7 +201,12 @@ class Probe:
         total = len(payload.sizes)
         if broken:
             subjects = {verdict.subject for verdict in broken}
-            evidence = {"paths": total, "unreadable": len(subjects), "new": len(fresh)}
+            evidence = {
+                "paths": total,
+                "unreadable": len(subjects),
+                "new": len(fresh),
+                "codes": sorted({verdict.code for verdict in broken}),
+            }
             said = f"{len(subjects)} of {total} paths cannot be read back after a push that said it succeeded"
             return self._failed(codes.READ_BACK.verdict(self._subject, said, evidence))
         if not fresh:

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 #: Attic's usual nar-size-threshold: NARs below are one chunk (and a redirect to S3), those above many.
 CHUNKING_THRESHOLD: Final = 64 * 1024
+#: In the name of every made-up path.
+MADE_UP: Final = "-kingpost-probe"
 _FLAKES: Final = ("--extra-experimental-features", "nix-command flakes")
 _TIMEOUT: Final = 3600.0
 

@@ -16,7 +16,7 @@ from tests.real.conftest import require
 from tests.storefix.test_unpack import MALFORMED, sha, trees
 
 from kingpost.storefix.errors import SourceError, UnreachableError, UntrustedError
-from kingpost.storefix.interface import Settings, Wanted
+from kingpost.storefix.interface import PathInfo, Settings, Wanted
 from kingpost.storefix.locate import locate
 from kingpost.storefix.nar import digest, dump
 from kingpost.storefix.sources import open_rebuilder, open_sources, ssh_peer
@@ -270,6 +270,16 @@ def test_peers_that_cannot_be_asked(nix, remote, by_ssh, tmp_path):
     with pytest.raises(UnreachableError) as caught:
         by_ssh(store).query(wanted)
     assert "refused" in caught.value.why
+
+
+def test_a_peer_that_is_gone_is_not_dialled_for_every_path(tmp_path):
+    dialled = tmp_path / "dialled"
+    source = ssh_peer.SshPeer("ssh://gone", ["sh", "-c", f"echo >> {dialled}; exit 255"], {})
+    info = PathInfo("/nix/store/x", "sha256:", 1)
+    for _ in range(20):
+        with pytest.raises(UnreachableError):
+            source.fetch(info, tmp_path / "out", lambda _: None)
+    assert len(dialled.read_text().splitlines()) == 3
 
 
 def test_a_silent_peer_ends_in_bounded_time(monkeypatch):

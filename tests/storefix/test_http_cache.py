@@ -13,7 +13,7 @@ from tests.storefix.caches import KEEP, Server, Signer, answer, hexed, make_cach
 from kingpost.storefix.errors import ContentError, UnreachableError, UntrustedError, UsageError
 from kingpost.storefix.interface import Settings, StoreRoot, Wanted
 from kingpost.storefix.nar import digest
-from kingpost.storefix.sources import http_cache, open_sources, transport
+from kingpost.storefix.sources import breaker, http_cache, open_sources, transport
 
 PATH, OTHER = store_path(1), store_path(2)
 NAR = make_nar()
@@ -376,6 +376,29 @@ def test_what_is_no_cache_or_for_another_store(server, store):
     del server.files["nix-cache-info"]
     with pytest.raises(UnreachableError, match="does not appear to be a binary cache"):
         source(store, server.url).query([Wanted(PATH)])
+
+
+def test_a_cache_that_goes_away_while_fetching_is_left_alone_and_asked_again_later(
+    store, tmp_path, monkeypatch
+):
+    waits = []
+    monkeypatch.setattr(transport.time, "sleep", waits.append)
+    paths = [f"{caches.STORE}/{n:032d}-p" for n in range(60)]
+    server = Server(make_cache({path: (NAR, []) for path in paths}, SIGNER))
+    opened = source(store, server.url)
+    infos = opened.query([Wanted(path) for path in paths])
+    server.faults[".nar.xz"] = lambda h: answer(h, 503)
+    asked = len(server.asked)
+    try:
+        for path in paths:
+            with pytest.raises(UnreachableError):
+                opened.fetch(infos[path], tmp_path / "out", lambda _: None)
+        assert len(server.asked) - asked < 60
+        server.faults.clear()
+        monkeypatch.setattr(breaker, "REST", 0)
+        opened.fetch(infos[paths[0]], tmp_path / "out", lambda _: None)
+    finally:
+        server.close()
 
 
 def test_a_server_that_is_gone(store):

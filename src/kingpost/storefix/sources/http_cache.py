@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
-from threading import Lock
 from typing import TYPE_CHECKING, Dict, Mapping, Optional, Sequence, Tuple
 
 from .. import effects
 from ..errors import ContentError, SourceError, UnreachableError
 from . import narinfo
+from .breaker import Breaker
 from .decompress import Decompressor
 from .transport import ATTEMPTS, TransientError, Transport, get, pause
 from .trust import check, check_content
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 AT_ONCE = 16
 _ENOUGH_FAILURES = 8
-"""Paths in a row that could not be asked for, after which the rest is not tried."""
+"""Requests in a row that failed, after which the cache is left alone for a while."""
 
 
 class BinaryCache:
@@ -56,8 +56,7 @@ class BinaryCache:
         self._stores = stores
         self._found: Dict[str, NarInfo] = {}
         self._greeted = False
-        self._lock = Lock()
-        self._failures = 0
+        self._breaker = Breaker(name, _ENOUGH_FAILURES)
 
     def describe(self) -> str:
         """Give the cache's URL."""
@@ -69,7 +68,6 @@ class BinaryCache:
     def query(self, wanted: Sequence[Wanted]) -> Dict[str, Answer]:
         """Ask for the narinfo of each path. See `Source.query`."""
         self._greet()
-        self._failures = 0
         pool = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="narinfo")
         try:
             answers = list(pool.map(self._ask, wanted))
@@ -81,9 +79,12 @@ class BinaryCache:
         """Make sure, once, that there is a binary cache and that it is for this store directory."""
         if self._greeted:
             return
+        self._breaker.check()
         try:
             data = get(self._transport, "nix-cache-info", 1 << 16)
         except SourceError as error:
+            for _ in range(_ENOUGH_FAILURES):  # nothing else will work either
+                self._breaker.failed()
             raise self._blame(error) from None
         if data is None:
             raise UnreachableError(
@@ -99,31 +100,28 @@ class BinaryCache:
 
     def _ask(self, wanted: Wanted) -> Tuple[str, Optional[Answer]]:
         try:
-            with self._lock:
-                if self._failures >= _ENOUGH_FAILURES:
-                    raise UnreachableError("not asked, for it failed too often just now")
+            self._breaker.check()
             found = self._narinfo(wanted.path)
             if found is None:
                 return wanted.path, None
             check(found.info, wanted, self._keys, require_sigs=self._require_sigs, where=self._name)
         except SourceError as error:
-            with self._lock:
-                self._failures += isinstance(error, UnreachableError)
             return wanted.path, self._blame(error)
-        with self._lock:
-            self._failures = 0
         return wanted.path, found.info
 
     def _narinfo(self, path: str) -> Optional[NarInfo]:
         name = f"{path.rpartition('/')[2][:32]}.narinfo"
         try:
             data = get(self._transport, name, narinfo.LARGEST)
+            self._breaker.worked()
             if data is None:
                 return None
             found = narinfo.parse(data.decode("utf-8", "replace"), self._store_dir)
             if found.info.path != path:
                 raise ContentError(f"it is of {found.info.path}, not of {path}")
         except SourceError as error:
+            if isinstance(error, UnreachableError):
+                self._breaker.failed()
             raise self._blame(error, name) from None
         self._found[path] = found
         return found
@@ -148,10 +146,13 @@ class BinaryCache:
 
         while attempt < ATTEMPTS:
             try:
-                return self._fetch_once(found, info, into, count)
+                self._breaker.check()
+                self._fetch_once(found, info, into, count)
+                return self._breaker.worked()
             except TransientError as error:
                 attempt += error.cost
                 if attempt >= ATTEMPTS:
+                    self._breaker.failed()
                     raise self._blame(error, info.path) from None
                 effects.remove_below(into.parent, into.name)
                 advance(-come)

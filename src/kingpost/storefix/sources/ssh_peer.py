@@ -22,6 +22,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 from ..errors import ContentError, SourceError, UnreachableError, UsageError
 from ..interface import PathInfo
 from . import hashes
+from .breaker import Breaker
 from .trust import check, check_content
 from .unpack import unpack
 
@@ -41,6 +42,8 @@ PATIENCE = 60.0
 _AT_THE_CONSOLE = 300.0
 """The same for the greeting when a person may have to type a password."""
 _BATCH = 256
+_ENOUGH_FAILURES = 3
+"""Sessions in a row that could not be opened, after which the machine is left alone for a while."""
 _LONGEST = 1 << 20
 
 _FIND = (
@@ -102,6 +105,7 @@ class SshPeer:
         self._require_sigs = require_sigs
         self._session: Optional[_Session] = None
         self._lock = Lock()
+        self._breaker = Breaker(name, _ENOUGH_FAILURES)
 
     def describe(self) -> str:
         """Give the address of the machine."""
@@ -115,7 +119,13 @@ class SshPeer:
 
     def _open(self) -> _Session:
         if self._session is None:
-            self._session = _Session(self._name, self._argv)
+            self._breaker.check()
+            try:
+                self._session = _Session(self._name, self._argv)
+            except UnreachableError:
+                self._breaker.failed()
+                raise
+            self._breaker.worked()
         return self._session
 
     def query(self, wanted: Sequence[Wanted]) -> Dict[str, Answer]:

@@ -38,6 +38,8 @@ COMMANDS: Final[dict[str, Entry]] = {
     "bucket": Entry(
         "kingpost.cli.bucket", "compare a bucket's API with its disk; restart its server with care"
     ),
-    "token": Entry("kingpost.cli.token", "mint, inspect, check, lint and rotate the tokens of an Attic server"),
+    "token": Entry(
+        "kingpost.cli.token", "mint, inspect, check, lint and rotate the tokens of an Attic server"
+    ),
     "store-fix": Entry("kingpost.cli.store_fix", "bring a broken Nix store back", passthrough=True),
 }

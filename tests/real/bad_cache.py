@@ -1,0 +1,118 @@
+"""A binary cache over a directory that has one fault, served on loopback: the rows of facts that Nix was seen with.
+
+`Fault` names what is wrong; everything else is served as it lies on disk.
+"""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from contextlib import contextmanager
+from enum import StrEnum
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+
+class Fault(StrEnum):
+    NONE = "none"
+    REFUSED = "refused"  # nothing listens
+    DENIED_401 = "401"  # everywhere
+    DENIED_403 = "403"
+    NO_CACHE_INFO = "nix-cache-info 404"
+    OTHER_STORE = "other StoreDir"
+    NARINFO_403 = "narinfo 403"
+    NARINFO_HTML = "narinfo is HTML"
+    NARINFO_500 = "narinfo 500"
+    BUSY_503 = "503"
+    NAR_EMPTY = "NAR empty, Content-Length 0"
+    NAR_CUT = "NAR half, full Content-Length"
+    NAR_HALF = "NAR half, consistent length"
+    NAR_CORRUPT = "NAR corrupt"
+    NAR_500 = "NAR 500"
+    NAR_404 = "NAR 404"
+    NAR_STALLS = "NAR stalls"
+    HANGS = "never answers"
+
+
+def make_handler(directory, fault, requests):  # noqa: C901 - one line per fault
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_GET(self):
+            requests.append(self.path)
+            name = self.path.lstrip("/")
+            kind = "nar" if name.startswith("nar/") else "narinfo" if name.endswith(".narinfo") else "info"
+            if fault is Fault.HANGS:
+                time.sleep(30)
+                return None
+            whole = {Fault.DENIED_401: 401, Fault.DENIED_403: 403, Fault.BUSY_503: 503}
+            if fault in whole:
+                return self.send(whole[fault], b"oops")
+            if kind == "info" and fault is Fault.NO_CACHE_INFO:
+                return self.send(404, b"")
+            if kind == "info" and fault is Fault.OTHER_STORE:
+                return self.send(200, b"StoreDir: /other/store\n")
+            if kind == "narinfo" and fault is Fault.NARINFO_HTML:
+                return self.send(200, b"<html>hello</html>")
+            if kind == "narinfo" and fault in {Fault.NARINFO_403, Fault.NARINFO_500}:
+                return self.send(403 if fault is Fault.NARINFO_403 else 500, b"oops")
+            if kind == "nar" and fault in {Fault.NAR_404, Fault.NAR_500}:
+                return self.send(404 if fault is Fault.NAR_404 else 500, b"oops")
+            try:
+                body = (directory / name).read_bytes()
+            except (OSError, ValueError):
+                return self.send(404, b"")
+            return self.nar(body) if kind == "nar" else self.send(200, body)
+
+        def nar(self, body):
+            half = body[: len(body) // 2]
+            if fault is Fault.NAR_EMPTY:
+                return self.send(200, b"")
+            if fault is Fault.NAR_HALF:
+                return self.send(200, half)
+            if fault is Fault.NAR_CORRUPT:
+                return self.send(200, half + bytes(b ^ 0x55 for b in body[len(half) :]))
+            if fault in {Fault.NAR_CUT, Fault.NAR_STALLS}:
+                self.send(200, half, length=len(body))
+                if fault is Fault.NAR_STALLS:
+                    time.sleep(30)
+                self.close_connection = True
+                return None
+            return self.send(200, body)
+
+        def send(self, status, body, length=None):
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(body) if length is None else length))
+            self.end_headers()
+            self.wfile.write(body)
+            self.wfile.flush()
+
+        def log_message(self, *args):
+            pass
+
+    return Handler
+
+
+@contextmanager
+def bad_cache(directory, fault):
+    """Serve a cache directory with a fault; gives (URL, list of requested paths)."""
+    requests = []
+    if fault is Fault.REFUSED:
+        with socket.socket() as closed:
+            closed.bind(("127.0.0.1", 0))
+            yield f"http://127.0.0.1:{closed.getsockname()[1]}", requests
+        return
+
+    class Server(ThreadingHTTPServer):
+        daemon_threads = True
+
+        def handle_error(self, request, client_address):
+            pass  # the client hangs up on a fault
+
+    server = Server(("127.0.0.1", 0), make_handler(directory, fault, requests))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}", requests
+    finally:
+        server.shutdown()
+        server.server_close()

@@ -45,16 +45,18 @@ def command(
     wrote earlier and the topology no longer asks for are removed; a file that somebody edited is never replaced
     without --force. A run that is killed leaves the old files, or a state that the next run finishes.
     """
-    from kingpost.render.site import scope_of, site_tree
-    from kingpost.render.tree import plan, write
+    from kingpost.render.site import inputs_of, scope_of, site_tree
+    from kingpost.render.tree import plan, unchanged, write
     from kingpost.topology.names import match_name
 
     found = read_checked(topology)
     hosts = tuple(match_name(host, found.platform.topology.hosts, "host") for host in only or ())
     scope = scope_of(found.platform, hosts) if hosts else None
-    tree = site_tree(found.loaded, found.platform)
     dry = check or diff
-    planned = plan(output, tree, scope) if dry else write(output, tree, scope, force=force)
+    planned = None if scope else unchanged(output, inputs_of(found.loaded))
+    if planned is None:
+        tree = site_tree(found.loaded, found.platform)
+        planned = plan(output, tree, scope) if dry else write(output, tree, scope, force=force)
     if json:
         print(json_module.dumps(_document(planned, output, written=not dry), indent=2))
     elif diff:

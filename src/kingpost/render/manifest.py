@@ -30,12 +30,15 @@ class Manifest:
         topology: Digest of the topology; empty in a tree that has no manifest.
         version: kingpost's.
         files: SHA-256 of every file but the manifest, by path.
+        inputs: Digest of all that decides what is rendered (see `site.inputs_of`); empty when the tree is of
+            several. It only saves work: two manifests that differ in it alone are equal.
 
     """
 
     topology: str = ""
     version: str = ""
     files: Mapping[str, str] = field(default_factory=dict)
+    inputs: str = field(default="", compare=False)
 
     def render(self) -> bytes:
         """Give the file's content: JSON with sorted keys, the same for the same tree."""
@@ -43,6 +46,7 @@ class Manifest:
             "schema": SCHEMA,
             "kingpost": self.version,
             "topology": self.topology,
+            "inputs": self.inputs,
             "files": dict(sorted(self.files.items())),
         }
         return (json.dumps(document, indent=2) + "\n").encode()
@@ -78,4 +82,5 @@ def _parse(content: bytes) -> Manifest:
         raise ValueError("its digests are no texts")
     if outside := [path for path in files if not is_confined(path) or path == MANIFEST]:
         raise ValueError(f"it lists {outside[0]!r}, which kingpost never writes")
-    return Manifest(str(document["topology"]), str(document["kingpost"]), dict(files))
+    inputs = str(document.get("inputs", ""))
+    return Manifest(str(document["topology"]), str(document["kingpost"]), dict(files), inputs)

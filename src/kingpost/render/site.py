@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from hashlib import sha256
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
 
 from kingpost import __version__
 from kingpost.render import layout
 from kingpost.render.attic_config import render_attic
 from kingpost.render.audits import render_audits
+from kingpost.render.environment import templates
 from kingpost.render.gitlab_ci import render_pipelines
 from kingpost.render.kubernetes import render_clusters
 from kingpost.render.matrix import matrix_md
@@ -21,6 +24,8 @@ if TYPE_CHECKING:
 
     from kingpost.topology.loader import Loaded
     from kingpost.topology.platform import Platform
+
+_LAYERS: Final = ("base", "topology", "render")
 
 
 def render_site(platform: Platform) -> dict[str, str]:
@@ -44,7 +49,18 @@ def render_site(platform: Platform) -> dict[str, str]:
 
 def site_tree(loaded: Loaded, platform: Platform) -> Tree:
     """Give the whole tree, with what its manifest says about its origin."""
-    return Tree(render_site(platform), loaded.digest, __version__)
+    return Tree(render_site(platform), loaded.digest, __version__, inputs_of(loaded))
+
+
+def inputs_of(loaded: Loaded) -> str:
+    """Give the digest of all that decides what is rendered: the topology as written, and kingpost's own code."""
+    inputs = sha256(loaded.topology.model_dump_json(by_alias=True).encode())
+    package = Path(__file__).parents[1]
+    for folder in (*(package / layer for layer in _LAYERS), templates()):
+        for path in sorted(folder.rglob("*")):
+            if path.is_file() and path.suffix != ".pyc":
+                inputs.update(f"\0{path.name}\0".encode() + path.read_bytes())
+    return inputs.hexdigest()
 
 
 def scope_of(platform: Platform, hosts: tuple[str, ...]) -> Callable[[str], bool]:

@@ -96,12 +96,34 @@ class Tree:
         files: Content by path.
         topology: Digest of what it was rendered from.
         version: kingpost's.
+        inputs: Digest of all that decides the content.
 
     """
 
     files: Mapping[str, str]
     topology: str
     version: str
+    inputs: str = ""
+
+
+def unchanged(root: Path, inputs: str) -> Plan | None:
+    """Give the plan of a tree that these inputs were rendered to before and nobody touched since: nothing to do.
+
+    None says that one has to render to know, for whatever reason.
+    """
+    try:
+        with ConfinedDirectory(root) as directory:
+            content = directory.read(MANIFEST)
+            manifest = parse(content, MANIFEST)
+            if content is None or manifest.inputs != inputs or journal.is_pending(directory):
+                return None
+            for path, sha in sorted(manifest.files.items()):
+                found = directory.read(path)
+                if found is None or digest(found) != sha:
+                    return None
+    except (OSError, KingpostError):
+        return None
+    return Plan((), len(manifest.files), content, content)
 
 
 def plan(root: Path, tree: Tree, scope: Callable[[str], bool] | None = None) -> Plan:
@@ -191,11 +213,13 @@ def _compare(
         changes.append(FileChange(path, kind, old, new, edited))
     files = {**kept, **{path: digest(content) for path, content in wanted.items()}}
     partial = scope is not None and manifest_now is not None
-    after = Manifest(
-        manifest.topology if partial else tree.topology, manifest.version if partial else tree.version, files
-    )
+    if partial:
+        after = Manifest(manifest.topology, manifest.version, files)
+    else:
+        after = Manifest(tree.topology, tree.version, files, tree.inputs)
     written = sum(1 for change in changes if change.new is not None)
-    return Plan(tuple(changes), len(wanted) - written, after.render(), manifest_now, unfinished)
+    content = manifest_now if manifest_now is not None and after == manifest else after.render()
+    return Plan(tuple(changes), len(wanted) - written, content, manifest_now, unfinished)
 
 
 def _steps(planned: Plan) -> Iterator[journal.Step]:

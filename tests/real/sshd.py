@@ -6,7 +6,6 @@ import socket
 import subprocess
 import time
 from contextlib import contextmanager
-from pathlib import Path
 
 
 class Sshd:
@@ -59,12 +58,13 @@ class Sshd:
         return shlex.join(self.options)
 
     def start(self):
+        argv = [self._bin / "sshd", "-D", "-e", "-f", self.folder / "sshd_config"]
+        if os.geteuid() == 0:
+            # sshd of root wants an empty /run/sshd: one of its own, for others may come and go beside it.
+            script = 'mount -t tmpfs none /run && mkdir -m 755 /run/sshd && exec "$@"'
+            argv = ["unshare", "--mount", "--propagation", "private", "sh", "-c", script, "sh", *argv]
         with self.log.open("ab") as log:
-            self._process = subprocess.Popen(
-                [self._bin / "sshd", "-D", "-e", "-f", self.folder / "sshd_config"],
-                stdin=subprocess.DEVNULL,
-                stderr=log,
-            )
+            self._process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stderr=log)
         for _ in range(100):
             with socket.socket() as probe:
                 if probe.connect_ex(("127.0.0.1", self.port)) == 0:
@@ -84,15 +84,9 @@ class Sshd:
 def running(folder, bin_directory, environment):
     """Run an sshd whose sessions have this environment."""
     folder.mkdir()
-    private = Path("/run/sshd")  # sshd of root wants this empty directory
-    made = os.geteuid() == 0 and not private.exists()
-    if made:
-        private.mkdir(mode=0o755)
     server = Sshd(folder, bin_directory, environment)
     try:
         server.start()
         yield server
     finally:
         server.stop()
-        if made:
-            private.rmdir()

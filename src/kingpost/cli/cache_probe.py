@@ -10,6 +10,7 @@ import typer
 
 from kingpost.base.errors import UsageError
 from kingpost.base.units import parse_duration, parse_size
+from kingpost.cli.declared import ContextName, cache_from
 from kingpost.cli.outputs import Json, Junit, LedgerFile, NoLedger, Outputs, Prometheus, Recorder, finish
 
 if TYPE_CHECKING:
@@ -26,7 +27,10 @@ def probe(
     *,
     cache: Annotated[
         str,
-        typer.Argument(metavar="CACHE", help="Its URL, as the client takes it: file://, s3://, http(s)://."),
+        typer.Argument(
+            metavar="CACHE",
+            help="As the client takes it (file://, s3://, http(s)://), or as --topology names it.",
+        ),
     ],
     profile: Annotated[
         str, typer.Option(metavar="NAME", help="synthetic, small, medium, or a pipeline of --topology.")
@@ -58,7 +62,8 @@ def probe(
     region: Annotated[str, typer.Option(help="Of the bucket.")] = "",
     credentials: Annotated[Path | None, typer.Option(help="Of the bucket.", **_FILE)] = None,
     disk: Annotated[list[str], typer.Option(metavar="WHERE", help="The bucket on its server's disk.")] = [],  # noqa: B006
-    topology: Annotated[Path | None, typer.Option(help="Has the pipeline, and the bucket.", **_FILE)] = None,
+    topology: Annotated[Path | None, typer.Option(help="Has the cache, pipeline or bucket.", **_FILE)] = None,
+    context: ContextName = "",
     threshold: Annotated[
         str, typer.Option(metavar="SIZE", help="The server's nar-size-threshold.")
     ] = "64KiB",
@@ -83,6 +88,9 @@ def probe(
     from kingpost.observe.probe import Probe, Request
 
     found, references = _profile(profile, payload, topology)
+    if topology is not None and "://" not in cache:
+        known = cache_from(topology, cache, context)
+        cache, key = known.url, key or ([known.key] if known.key else [])
     token = read_token(str(token_file)) if token_file else ""
     pusher = _client(client, cache, token_file, token, netrc_file)
     secrets = [token] if token else []

@@ -11,6 +11,7 @@ import typer
 
 from kingpost.base.errors import UsageError
 from kingpost.base.units import format_duration, parse_duration
+from kingpost.cli.declared import ContextName, cache_from, token_from
 from kingpost.cli.outputs import Json, Junit, LedgerFile, NoLedger, Outputs, Prometheus, finish
 
 if TYPE_CHECKING:
@@ -39,6 +40,8 @@ TokenFile = Annotated[
 ]
 Machine = Annotated[str, typer.Option(metavar="HOST", help="Host of the netrc entry.")]
 
+TopologyOption = Annotated[Path | None, typer.Option("--topology", help="What declares it.", **_FILE)]
+
 HOST_KEY = Path("/etc/ssh/ssh_host_ed25519_key")
 
 
@@ -52,8 +55,14 @@ def mint(
     configure_cache: Patterns = [],  # noqa: B006
     configure_cache_retention: Patterns = [],  # noqa: B006
     destroy_cache: Patterns = [],  # noqa: B006
-    subject: Annotated[str, typer.Option("--subject", "--sub", help="Who will use it.")] = "kingpost",
-    validity: Annotated[str, typer.Option(help="How long it lives: 15m, 1h, 7d.")] = "15m",
+    declared: Annotated[
+        str, typer.Option("--token", metavar="NAME", help="Also what this token of --topology declares.")
+    ] = "",
+    topology: TopologyOption = None,
+    subject: Annotated[str, typer.Option("--subject", "--sub", help="Who will use it.")] = "",
+    validity: Annotated[
+        str, typer.Option(help="How long it lives: 1h, 7d. By default as declared, else 15m.")
+    ] = "",
     backdate: Annotated[
         str, typer.Option(help="Valid that much earlier, for a lagging server clock.")
     ] = "60s",
@@ -83,12 +92,7 @@ def mint(
     from kingpost.cache.token_inspect import in_words
     from kingpost.cache.token_patterns import expanded
 
-    if bool(out) == bool(netrc):
-        raise UsageError(
-            "say where the token goes", fix="give either --out FILE, or --netrc FILE --machine HOST"
-        )
-    if netrc and not machine:
-        raise UsageError("a netrc entry needs a host", fix="add --machine HOST, the host of the cache's URL")
+    _check_destination(out, netrc, machine)
     named = {
         Permission.PULL: pull,
         Permission.PUSH: push,
@@ -98,12 +102,19 @@ def mint(
         Permission.CONFIGURE_CACHE_RETENTION: configure_cache_retention,
         Permission.DESTROY_CACHE: destroy_cache,
     }
+    lifetime = token.DEFAULT_LIFETIME
+    if declared:
+        if topology is None:
+            raise UsageError("--token names a token of a topology", fix="add --topology topology.toml")
+        found = token_from(topology, declared)
+        named = {p: [*patterns, *getattr(found, p.replace("-", "_"))] for p, patterns in named.items()}
+        lifetime, subject = found.validity, subject or declared.rpartition("/")[2]
     request = token.Request(
-        subject=subject,
+        subject=subject or "kingpost",
         grants=token.grants(
             (permission, pattern) for permission, patterns in named.items() for pattern in patterns
         ),
-        lifetime=_seconds(validity, "--validity"),
+        lifetime=_seconds(validity, "--validity") if validity else lifetime,
         backdate=_seconds(backdate, "--backdate"),
         issuer=issuer,
         audiences=tuple(audience),
@@ -127,14 +138,16 @@ def mint(
             "schema": "kingpost.token/1",
             "written": place,
             "algorithm": key.algorithm,
-            "subject": subject,
+            "subject": request.subject,
             "expires": now + int(request.lifetime),
             "grants": grants,
             "notes": notes,
         }
         print(json_module.dumps(document, indent=2))
         return
-    print(f"{key.algorithm} token for {subject}, valid for {format_duration(int(request.lifetime))}: {place}")
+    print(
+        f"{key.algorithm} token for {request.subject}, valid for {format_duration(int(request.lifetime))}: {place}"
+    )
     for pattern, words in grants.items():
         print(f"    {pattern}: {words}")
     for note in notes:
@@ -190,8 +203,12 @@ def inspect(
 def check(
     *,
     holder: TokenFile,
-    server: Annotated[str, typer.Option(metavar="URL", help="The Attic server, without the cache's name.")],
-    cache: Annotated[str, typer.Option(metavar="NAME", help="The cache.")],
+    cache: Annotated[str, typer.Option(metavar="NAME", help="The cache; with --topology as declared there.")],
+    server: Annotated[
+        str, typer.Option(metavar="URL", help="The Attic server, without the cache's name.")
+    ] = "",
+    topology: TopologyOption = None,
+    context: ContextName = "",
     machine: Machine = "",
     permission: Annotated[
         list[str], typer.Option(metavar="NAME", help="Check these; without, all that the token claims.")
@@ -212,12 +229,17 @@ def check(
     from kingpost.cache.token_check import Check
     from kingpost.cache.token_file import read_token
 
+    if topology is not None and not server:
+        found = cache_from(topology, cache, context)
+        server, cache = found.server, found.ref.cache
     if not token_patterns.is_name(cache):
         raise UsageError(
             f"{cache!r} is no name of a cache", fix="give the name alone; the URL goes to --server"
         )
     if not server.startswith(("http://", "https://")):
-        raise UsageError(f"{server!r} is no URL", fix="write for example http://127.0.0.1:8080")
+        raise UsageError(
+            f"{server!r} is no URL", fix="write http://127.0.0.1:8080, or give --topology and --context"
+        )
     try:
         wanted = [Permission(name) for name in permission]
     except ValueError:
@@ -284,6 +306,15 @@ def rotate(
     for number, step in enumerate(rotation.steps, 1):
         print(f"  {number}. {step}")
     print(f"\nUndo: {rotation.undo}")
+
+
+def _check_destination(out: Path | None, netrc: Path | None, machine: str) -> None:
+    if bool(out) == bool(netrc):
+        raise UsageError(
+            "say where the token goes", fix="give either --out FILE, or --netrc FILE --machine HOST"
+        )
+    if netrc and not machine:
+        raise UsageError("a netrc entry needs a host", fix="add --machine HOST, the host of the cache's URL")
 
 
 def _key(file: str, age: Path | None, identity: Path, kube: str, kube_context: str) -> SigningKey | None:

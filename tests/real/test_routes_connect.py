@@ -130,6 +130,29 @@ port = 8080
 serve = ["tailnet"]
 caches.main.public_key = "{KEY}"
 """,
+    # A container reaches a tunnel only where the tunnel listens on the bridge's gateway, through its own host's
+    # firewall.
+    "tunnel-for-containers": f"""
+site = {{ name = "tunnel", substituters = [] }}
+[hosts.server]
+memory = "8GiB"
+[hosts.box]
+memory = "8GiB"
+docker = {{}}
+[tunnels.attic]
+host = "box"
+listen = "172.17.0.1:9083"
+service = "attic:home"
+[attic.home]
+host = "server"
+port = 8080
+caches.main.public_key = "{KEY}"
+[runners.ci]
+executor = "docker"
+host = "box"
+image = "x"
+substituters = ["attic:home/main"]
+""",
     # The incident's shape: Attic and its bucket in a cluster, readers inside and outside of it.
     "cluster": f"""
 site = {{ name = "cluster", substituters = ["attic:cache/main"] }}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
-from urllib.parse import urlsplit
 
 from kingpost.base.units import format_size
 from kingpost.render import nix_text
@@ -15,11 +14,9 @@ from kingpost.render.secret_files import ATTIC_TOKEN
 from kingpost.topology.paths import ANY, PER_BUILD_INTERFACE
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
 
     from kingpost.render.nix_hosts import OnHost
     from kingpost.topology.guards import Limit
-    from kingpost.topology.places import Namespace
     from kingpost.topology.platform import CacheUse
 
 NIXOS_CACHE: Final = "https://cache.nixos.org"
@@ -47,11 +44,8 @@ def docker(on: OnHost) -> str | None:
 def firewall(on: OnHost) -> str | None:
     """Give `firewall.nix`; None where nothing listens for others."""
     openings: dict[str, dict[int, set[str]]] = {}
-    for listener in on.platform.listeners_on(on.name):
-        for opening in listener.openings:
-            openings.setdefault(opening.interface, {}).setdefault(opening.port, set()).update(opening.callers)
-    for interface, port, caller in _through_tunnels(on):
-        openings.setdefault(interface, {}).setdefault(port, set()).add(caller)
+    for opening in on.platform.openings_on(on.name):
+        openings.setdefault(opening.interface, {}).setdefault(opening.port, set()).update(opening.callers)
     open_binds = [one.service for one in on.platform.listeners_on(on.name) if one.bind == ANY]
     if not openings and not open_binds:
         return None
@@ -69,32 +63,6 @@ def firewall(on: OnHost) -> str | None:
         wildcard=PER_BUILD_INTERFACE in openings,
         open_binds=open_binds,
     )
-
-
-def _through_tunnels(on: OnHost) -> Iterator[tuple[str, int, str]]:
-    """Give (interface, port, caller) for containers that dial a tunnel's listener on this host.
-
-    The tunnel's other end needs no opening: ssh dials the service there from its own host.
-    """
-    if not on.tunnels:
-        return
-    for need in on.needs:
-        namespace = on.platform.contexts[need.context].namespace(need.dialer)
-        route = on.platform.route(need.context, need.dialer, need.service)
-        interface = _interface(on, namespace)
-        if route.via == "tunnel" and route.url and interface:
-            yield interface, urlsplit(route.url).port or 80, need.context
-
-
-def _interface(on: OnHost, namespace: Namespace) -> str | None:
-    """Give the host's interface by which packets from a namespace of its own arrive; None for the host's own."""
-    if namespace.kind == "bridge" and on.host.docker:
-        return on.host.docker.bridge
-    if namespace.kind == "per-build":
-        return PER_BUILD_INTERFACE
-    if namespace.kind == "pod" and namespace.owner in on.clusters:
-        return on.clusters[namespace.owner].interface
-    return None
 
 
 def _some(names: list[str], limit: int = 4) -> str:

@@ -137,6 +137,18 @@ def machine(topology: Topology, namespace: Namespace) -> str | None:
     return namespace.owner
 
 
+def entry_interface(topology: Topology, namespace: Namespace) -> str | None:
+    """Give the interface by which packets from a namespace reach its own machine; None for the machine's own."""
+    if namespace.kind == "bridge":
+        docker = topology.hosts[namespace.owner].docker
+        return docker.bridge if docker else None
+    if namespace.kind == "per-build":
+        return PER_BUILD_INTERFACE
+    if namespace.kind == "pod":
+        return topology.clusters[namespace.owner].interface
+    return None
+
+
 def has_internet(topology: Topology, namespace: Namespace) -> bool:
     """Tell whether a namespace reaches public addresses."""
     host = topology.hosts.get(machine(topology, namespace) or "")
@@ -193,14 +205,7 @@ def _same_machine(topology: Topology, namespace: Namespace, socket: HostSocket) 
 
 def _own_address(topology: Topology, namespace: Namespace, socket: HostSocket, address: IPv4Address) -> Path:
     """Give the way over the one address that the service is pinned to: every namespace of a host has it."""
-    host = topology.hosts[socket.host]
-    interface = None
-    if namespace.kind == "bridge" and host.docker:
-        interface = host.docker.bridge
-    elif namespace.kind == "per-build":
-        interface = PER_BUILD_INTERFACE
-    elif namespace.kind == "pod":
-        interface = topology.clusters[namespace.owner].interface
+    interface = entry_interface(topology, namespace)
     reason = f"bound to {address}, which every namespace of {socket.host} reaches"
     return Path("own-address", str(address), socket.port, address, interface, reason)
 

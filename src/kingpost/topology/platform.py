@@ -9,10 +9,10 @@ from urllib.parse import urlsplit
 
 from kingpost.topology import contexts as derive
 from kingpost.topology.endpoints import bucket_endpoints
-from kingpost.topology.listeners import Listener, listeners
+from kingpost.topology.listeners import Listener, Opening, listeners
 from kingpost.topology.names import CacheRef, match_name, resolve_cache
 from kingpost.topology.needs import Need, needs, substituter_refs
-from kingpost.topology.paths import Path, pinned_address, ways_to
+from kingpost.topology.paths import Path, entry_interface, machine, pinned_address, ways_to
 from kingpost.topology.places import Context, Dialer, External, HostSocket, Namespace, Service
 from kingpost.topology.routes import Route, fixed, route
 
@@ -223,12 +223,33 @@ class Platform:
         """Give the listeners of one host."""
         return tuple(self._listeners_by_host.get(host, ()))
 
+    def openings_on(self, host: str) -> tuple[Opening, ...]:
+        """Give what a host's firewall leaves open: for its services, and for tunnels that listen on it."""
+        listeners = (opening for listener in self.listeners_on(host) for opening in listener.openings)
+        return (*listeners, *self._tunnel_openings.get(host, ()))
+
+    @cached_property
+    def _tunnel_openings(self) -> dict[str, list[Opening]]:
+        """Give the openings for containers and pods that dial a tunnel's listener on their own host.
+
+        The tunnel's other end needs none: ssh dials the service there from its own host.
+        """
+        found: dict[str, list[Opening]] = {}
+        for need in self.needs if self.topology.tunnels else ():
+            namespace = self.contexts[need.context].namespace(need.dialer)
+            dialled = self.route(need.context, need.dialer, need.service)
+            interface = entry_interface(self.topology, namespace)
+            if dialled.via == "tunnel" and dialled.url and interface:
+                port = urlsplit(dialled.url).port or 80
+                opening = Opening(interface, port, (need.context,))
+                found.setdefault(str(machine(self.topology, namespace)), []).append(opening)
+        return found
+
     def firewall(self, host: str) -> dict[str, tuple[int, ...]]:
         """Give the TCP ports that a host's firewall leaves open, by interface."""
         ports: dict[str, set[int]] = {}
-        for listener in self.listeners_on(host):
-            for opening in listener.openings:
-                ports.setdefault(opening.interface, set()).add(opening.port)
+        for opening in self.openings_on(host):
+            ports.setdefault(opening.interface, set()).add(opening.port)
         return {interface: tuple(sorted(found)) for interface, found in sorted(ports.items())}
 
     def allowed_hosts(self, attic: str) -> tuple[str, ...]:

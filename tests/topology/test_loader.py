@@ -58,6 +58,20 @@ executor = "dcoker"
     assert "did you mean 'docker'?" in found[7][3]
 
 
+def test_a_missing_kind_says_which_there_are(tmp_path):
+    ((code, *_, message, _),) = problems(
+        tmp_path, MINIMAL + '[attic.a]\nport = 1\nstorage = { path = "/x" }\n'
+    )
+    assert code == "KP-TOPO-KIND"
+    assert "'local', 'bucket'" in message
+
+
+def test_a_number_in_quotes_is_no_number(tmp_path):
+    text = MINIMAL + '[runners.r]\nexecutor = "shell"\nconcurrency = "2"\n'
+    ((code, line, *_),) = problems(tmp_path, text)
+    assert (code, line) == ("KP-TOPO-VALUE", 5)
+
+
 def test_an_unknown_key_far_from_all_others_lists_what_there_is(tmp_path):
     ((_, _, _, message, fix),) = problems(tmp_path, MINIMAL + "[tunnels.t]\nhost='a'\nlisten='127.0.0.1:1'\n"
                                           "service='x'\nzzz=1\n")  # fmt: skip

@@ -17,6 +17,7 @@ from kingpost.topology.types import (
     PublicKey,
     Size,
     Url,
+    Whole,
 )
 
 BucketUse = Literal["cache", "iac-state", "registry", "backup"]
@@ -94,14 +95,14 @@ class Compression(Model):
     """How Attic compresses chunks."""
 
     type: Literal["none", "brotli", "zstd", "xz"] = "zstd"
-    level: int = 8
+    level: Whole = 8
 
 
 class AtticCache(Model):
     """A logical cache of an Attic server."""
 
     public: bool = False
-    priority: int = 41
+    priority: Whole = 41
     retention: Duration | None = Field(default=None, description="default: the server's")
     upstream_keys: tuple[str, ...] = Field(
         default=("cache.nixos.org-1",), description="names of keys whose paths are not pushed"
@@ -155,7 +156,7 @@ class Cachix(Model):
     name: Name | None = Field(default=None, description="as cachix knows it; default: this entry's key")
     public_key: PublicKey | None = None
     retired_keys: tuple[PublicKey, ...] = ()
-    priority: int = 41
+    priority: Whole = 41
     public: bool = True
 
 
@@ -165,7 +166,7 @@ class Substituter(Model):
     url: Url
     public_key: PublicKey | None = None
     retired_keys: tuple[PublicKey, ...] = ()
-    priority: int = 40
+    priority: Whole = 40
 
 
 class Gitlab(Model):

@@ -16,7 +16,9 @@ class RunnerServer(Model):
     protected: bool = False
     run_untagged: bool = False
     locked: bool = True
-    maximum_timeout: Annotated[int, Field(ge=600)] | None = Field(default=None, description="seconds")
+    maximum_timeout: Annotated[int, Field(strict=True, ge=600)] | None = Field(
+        default=None, description="seconds"
+    )
 
 
 class Runner(Model):
@@ -36,9 +38,9 @@ class Runner(Model):
     volumes: tuple[str, ...] = Field(default=(), description="beyond those that `nix` needs")
     nix: Literal["own", "host-daemon"] = "own"
     user: User = Field(default="gitlab-runner", description="that a shell runner's jobs run as")
-    concurrency: Annotated[int, Field(ge=1, le=1000)] = 1
+    concurrency: Annotated[int, Field(strict=True, ge=1, le=1000)] = 1
     memory_per_job: Size | None = None
-    cpus: Annotated[float, Field(gt=0)] | None = None
+    cpus: Annotated[float, Field(strict=True, gt=0)] | None = None
     privileged: bool = False
     token: Name | None = Field(default=None, description="secret that holds the glrt- token")
     substituters: tuple[str, ...] | None = Field(default=None, description="in order; default: the site's")
@@ -65,7 +67,7 @@ class Push(Model):
     cache: str
     policy: Literal["off", "best-effort", "required"]
     token: PushToken = PushToken()
-    jobs: Annotated[int, Field(ge=1, le=64)] = 2
+    jobs: Annotated[int, Field(strict=True, ge=1, le=64)] = 2
     because: Text = Field(default="", description="why this policy on this cache, where it is unusual")
 
 

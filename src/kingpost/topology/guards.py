@@ -40,9 +40,9 @@ class Limit(Model):
     memory_max: Size | None = None
     memory_high: Size | None = None
     swap_max: Size | None = None
-    oom_score: Annotated[int, Field(ge=-1000, le=1000)] | None = None
+    oom_score: Annotated[int, Field(strict=True, ge=-1000, le=1000)] | None = None
     oomd: Literal["auto", "kill"] | None = Field(default=None, description="ManagedOOMMemoryPressure")
-    cpu_weight: Annotated[int, Field(ge=1, le=10000)] | None = None
+    cpu_weight: Annotated[int, Field(strict=True, ge=1, le=10000)] | None = None
 
 
 class Waiver(Model):
@@ -62,7 +62,7 @@ class Audit(Model):
     runner: Name | None = Field(default=None, description="renders a `parallel:` job")
     cluster: Name | None = Field(default=None, description="renders an Indexed Job")
     namespace: Name = "default"
-    shards: Annotated[int, Field(ge=1, le=200)] = 1
+    shards: Annotated[int, Field(strict=True, ge=1, le=200)] = 1
     sample: Annotated[str, Field(pattern=r"^\d+%?$")] | None = None
     image: Annotated[str, Field(pattern=r"^[\w./:@-]+$")] | None = None
     token: Name | None = Field(default=None, description="secret with a token that may pull")

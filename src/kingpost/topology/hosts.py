@@ -59,7 +59,7 @@ class AddressPool(Model):
     """Where docker takes the subnets of user-defined and per-build networks from."""
 
     base: Network
-    size: Annotated[int, Field(ge=8, le=30)] = 24
+    size: Annotated[int, Field(strict=True, ge=8, le=30)] = 24
 
 
 class Docker(Model):
@@ -128,7 +128,7 @@ class Quota(Model):
     """A namespace's ResourceQuota and the LimitRange's default for containers without limits."""
 
     memory: Size | None = None
-    pods: Annotated[int, Field(ge=1)] | None = None
+    pods: Annotated[int, Field(strict=True, ge=1)] | None = None
     default_memory: Size | None = None
 
 

@@ -78,7 +78,8 @@ def load(path: Path) -> Loaded:
         topology = Topology.model_validate(data)
     except ValidationError as error:
         problems = [
-            _without_secrets(_problem(details)) for details in _without_echoes(error.errors(include_url=False))
+            _without_secrets(_problem(details))
+            for details in _without_echoes(error.errors(include_url=False))
         ]
         located = locate_all(problems, _locator(path, text))
         raise InvalidTopologyError(str(path), located) from None
@@ -200,7 +201,7 @@ def _problem(error: ErrorDetails) -> Problem:
         return Problem(
             "KP-TOPO-KIND",
             path,
-            f"{_dotted(path)}: `kind` must say which it is: {error.get('ctx', {}).get('expected_tags', '')}",
+            f"{_dotted(path)}: `kind` must say which it is: {_tags(path)}",
         )
     message = error["msg"].removeprefix("Value error, ")
     if kind == "literal_error":
@@ -266,6 +267,18 @@ def _walk(loc: tuple[str | int, ...]) -> tuple[tuple[str | int, ...], type[BaseM
         elif not models:
             annotation = _element(annotation)
     return tuple(path), owner
+
+
+def _tags(path: Sequence[str | int]) -> str:
+    """Give the kinds that a value may be of; pydantic names them only when one is written."""
+    annotation: Any = Topology
+    for part in path:
+        models = _models(annotation)
+        fields = {
+            field.alias or name: field.annotation for m in models for name, field in m.model_fields.items()
+        }
+        annotation = fields[str(part)] if part in fields else _element(annotation)
+    return ", ".join(repr(_tag(model)) for model in _models(annotation))
 
 
 def _tag(model: type[BaseModel]) -> object:

@@ -219,6 +219,7 @@ def _text(pattern: str, example: str, validate: Any) -> Any:
 
 Size = Annotated[int, _text(r"^\s*\d+(\.\d+)?\s*[KMGTPkmgtp]?i?[Bb]?\s*$", "8GiB", _size), Field(ge=0)]
 Duration = Annotated[float, _text("", "90d", _duration), Field(ge=0)]
+Whole = Annotated[int, Field(strict=True)]
 Port = Annotated[int, Field(ge=1, le=65535, strict=True)]
 Name = Annotated[str, _text(rf"^{_NAME.pattern}$", "node1", _name)]
 HostName = Annotated[str, _text("", "node1.example.org", _host_name)]

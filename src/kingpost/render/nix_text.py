@@ -95,7 +95,7 @@ def option(*names: str) -> str:
 
 def comment(text: str) -> str:
     """Give text that is safe after `# `: one line, without control characters."""
-    return "".join(char if char.isprintable() else " " for char in text)
+    return text if text.isprintable() else "".join(char if char.isprintable() else " " for char in text)
 
 
 def nix(value: Any, level: int = 0) -> str:

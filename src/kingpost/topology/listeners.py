@@ -58,9 +58,9 @@ class Listener:
 
     def admits(self, path: Path) -> str:
         """Tell what keeps a path out: `bind`, `firewall`, or nothing."""
-        if path.bound is not None and self.bind not in {ANY, path.bound}:
+        if path.bound is not None and self.bind not in (path.bound, ANY):
             return "bind"
-        if path.interface is not None and path.interface not in {o.interface for o in self.openings}:
+        if path.interface is not None and all(path.interface != one.interface for one in self.openings):
             return "firewall"
         return ""
 

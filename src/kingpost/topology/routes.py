@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from ipaddress import AddressValueError, IPv4Address
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -197,6 +198,7 @@ def _to_declared(
     return "network", f"{host} at its {network} address", ""
 
 
+@cache
 def _is_loopback(name: str) -> bool:
     try:
         return IPv4Address(name).is_loopback

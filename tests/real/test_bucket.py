@@ -7,7 +7,9 @@ import sys
 
 import pytest
 from tests.observe.s3_front import Front, serve
+from tests.real.conftest import require
 from tests.real.s3_server import KEY, rclone_s3
+from tests.real.sshd import running
 
 from kingpost.base.errors import CannotLookError
 from kingpost.base.ledger import Ledger
@@ -347,3 +349,42 @@ def test_the_api_view_of_an_empty_bucket(served):
     served.bucket("empty")
     api = bucket.look(served.s3(), "empty")
     assert (api.known, api.objects, api.read_key) == (True, 0, "")
+
+
+def test_the_disk_of_another_host_by_the_real_ssh(served, kingpost, tmp_path):
+    with running(tmp_path / "ssh", require("sshd"), {"LC_ALL": "C.UTF-8"}) as sshd:
+        # kingpost adds no options of its own for a port or key: those are the user's configuration, here a wrapper's.
+        put_program(tmp_path, "ssh", f'exec /usr/bin/ssh {sshd.nix_sshopts} "$@"')
+        argv = ("rca", "attic", "--endpoint", served.url, "--json", "--no-ledger")
+        where = f"ssh:root@127.0.0.1:{served.data}"
+        done = kingpost(*argv, "--disk", where)
+        assert codes_of(done) == ["COHERENT"]
+        (view,) = json.loads(done.stdout)["verdicts"][0]["evidence"]["disk"].values()
+        assert view == {"data": True, "entries": 1, "metadata": True}
+        assert codes_of(kingpost(*argv, "--disk", f"{where}/a b'c")) == ["READABLE", "DISK-UNSEEN"]
+
+
+def test_a_killed_run_leaves_a_bucket_that_the_next_one_names(served, kingpost):
+    argv = ("rca", "attic", "--endpoint", served.url, "--scratch-probe", "--json", "--no-ledger")
+    fresh = bucket_scratch.fresh_name()
+    for name in (fresh, "kingpost-rca-somebody-elses"):
+        served.s3().create(name)
+    assert codes_of(kingpost(*argv)) == ["READABLE", "SCRATCH-OK"], "a running one is left alone"
+    served.s3().create("kingpost-rca-20200101000000-0123abcd")
+    done = kingpost(*argv, code=1)
+    assert codes_of(done) == ["READABLE", "SCRATCH-OK", "SCRATCH-LEFT"]
+    assert json.loads(done.stdout)["verdicts"][-1]["evidence"]["buckets"] == [
+        "kingpost-rca-20200101000000-0123abcd"
+    ]
+    assert (served.data / fresh).exists()
+
+
+def test_evidence_is_collected_without_a_restart(served, front, kingpost, systemd, tmp_path):
+    argv = ("rca", "attic", "--endpoint", front.url, "--disk", served.data, "--json", "--no-ledger")
+    server = ("--server", "rustfs.service", "--since", "30m", "--evidence", tmp_path / "kept")
+    assert codes_of(kingpost(*argv, *server)) == ["COHERENT", "EVIDENCE"]
+    assert [call.split()[0] for call in systemd()] == ["journalctl", "systemctl"]
+    assert "--since=-1800s" in systemd()[0]
+    assert (tmp_path / "kept").stat().st_mode & 0o777 == 0o700
+    assert "add --server" in kingpost(*argv, "--since", "30m", code=2).stderr
+    assert "strict markers need" in kingpost(*argv, "--strict-scratch-disk-markers", code=2).stderr

@@ -111,6 +111,8 @@ def rca(
 
     Nothing is changed but, with --scratch-probe, a bucket of its own.
     """
+    from datetime import UTC, datetime
+
     from kingpost.observe import bucket_scratch
 
     if strict_scratch_disk_markers and not (scratch_probe and disk):
@@ -138,6 +140,7 @@ def rca(
         verdicts += bucket_scratch.run(
             target.s3, directories=target.directories, strict=strict_scratch_disk_markers
         )
+        verdicts += bucket_scratch.leftovers(target.s3, datetime.now(UTC))
     return finish("bucket rca", verdicts, Outputs(json, junit, prometheus, ledger, no_ledger))
 
 

@@ -10,7 +10,7 @@ import hashlib
 import secrets
 import time
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
 from kingpost.base.errors import CannotLookError, KingpostError
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from kingpost.observe.bucket_disk import Directory
 
 PREFIX: Final = "kingpost-rca-"
+STALE: Final = timedelta(hours=1)
 #: Below and above Attic's usual chunk sizes; the second goes in two parts, as a large chunk does.
 SMALL_BYTES: Final = 4096
 LARGE_BYTES: Final = MIN_PART_BYTES + 64 * 1024
@@ -34,6 +35,32 @@ LARGE_BYTES: Final = MIN_PART_BYTES + 64 * 1024
 def fresh_name() -> str:
     """Give a bucket name that nobody else has."""
     return f"{PREFIX}{datetime.now(UTC):%Y%m%d%H%M%S}-{secrets.token_hex(4)}"
+
+
+def leftovers(s3: S3, now: datetime) -> list[Verdict]:
+    """Give a verdict for scratch buckets of runs that were killed: older than an hour, so that none is in use."""
+    try:
+        names = s3.buckets()
+    except KingpostError:
+        return []  # the cycle itself has met this, or may not list
+    stale = [name for name in names if (made := _made(name)) and now - made > STALE]
+    if not stale:
+        return []
+    said = f"{len(stale)} of earlier runs, which were killed: {', '.join(stale[:5])}"
+    return [
+        codes.SCRATCH_LEFT.verdict(f"scratch bucket at {s3.endpoint.url}", said, {"buckets": stale[:100]})
+    ]
+
+
+def _made(name: str) -> datetime | None:
+    """Tell when a scratch bucket was made, by its name; None for any other bucket."""
+    stamp, dash, rest = name.removeprefix(PREFIX).partition("-")
+    if not name.startswith(PREFIX) or not dash or len(rest) != 8:
+        return None
+    try:
+        return datetime.strptime(stamp, "%Y%m%d%H%M%S").replace(tzinfo=UTC)
+    except ValueError:
+        return None
 
 
 @dataclass(slots=True)

@@ -36,6 +36,9 @@ WORKSHOP = ".store-fix"
 removes it, as everything in the store that is no path."""
 
 _FETCHES = 4  # at once
+_SLIPPED_IN = 600.0
+"""Seconds to wait, whatever the user said, for a garbage collection that takes the lock while we change ours: the
+rows are written, and only what Nix rebuilds is left."""
 
 
 @dataclass
@@ -104,7 +107,15 @@ def apply(
                 outcome = _Application(store, plan, sources, progress).carried_out()
                 run = outcome.run
                 if plan.of(plans.REBUILD) and rebuilder:
-                    rebuild(store, plan, rebuilder, collector, outcome, progress=progress)
+                    rebuild(
+                        store,
+                        plan,
+                        rebuilder,
+                        collector,
+                        outcome,
+                        progress=progress,
+                        wait=max(wait, _SLIPPED_IN),
+                    )
             run.finish()
             return outcome
     except OSError as error:
@@ -144,8 +155,9 @@ class _Application:
     def carried_out(self) -> Outcome:
         """Do it."""
         earlier = backup.Run(backup.directory_of(self._store) / f"{self._plan.created:012d}-{self._plan.id}")
-        committed = earlier.committed() if earlier.unfinished else ""
-        already = self._refuse_changed(committed, resumed=earlier.unfinished)
+        # A run that has come to its end counts too: applying its plan again finds everything done.
+        committed = "" if earlier.undone else earlier.committed()
+        already = self._refuse_changed(committed, resumed=earlier.unfinished or bool(committed))
         self._run = backup.begin(self._store, self._plan)
         outcome = Outcome(self._run)
         for action in self._plan.of(plans.CLEAN):

@@ -121,6 +121,8 @@ def begin(store: StoreRoot, plan: Plan) -> Run:
     run = Run(directory_of(store) / f"{plan.created:012d}-{plan.id}")
     effects.make_directory(run.directory, 0o700)
     effects.write_file(run.directory / "unfinished", b"")
+    if run.undone:  # it was applied, undone, and is applied again
+        effects.remove_below(run.directory, "undone")
     if run.undone:  # the same plan once more, on the same database
         effects.remove_below(run.directory, "journal.jsonl")
         effects.remove_below(run.directory, "undone")

@@ -263,6 +263,7 @@ class _Decision:
                 and offer.nar_hash == info.nar_hash
                 and set(info.references) <= set(offer.references)
                 and len(offer.references) == len(info.references) + ghosts
+                and (row in self._graph.damaged or self._occur(info.path, offer.references))
             ):
                 found[row] = replace(info, references=offer.references)
                 continue
@@ -272,6 +273,14 @@ class _Decision:
             if len(hidden) == ghosts:
                 found[row] = replace(info, references=tuple(sorted({*info.references, *hidden})))
         return found
+
+    def _occur(self, path: str, references: tuple[str, ...]) -> bool:
+        """Tell whether each reference occurs in a path's contents, as every true one does."""
+        parts = {reference[len(self._store.store_dir) + 1 :][:32].encode() for reference in references}
+        try:
+            return nar.hash_parts(self._store.real(path), parts) == parts
+        except (OSError, nar.NotArchivableError):
+            return False
 
     def _hidden_references(self, info: PathInfo) -> list[str]:
         """Give orphans that will be registered and whose hash part occurs in a path's contents."""

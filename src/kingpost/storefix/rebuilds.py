@@ -26,6 +26,7 @@ def rebuild(
     outcome: Outcome,
     *,
     progress: Progress,
+    wait: float,
 ) -> None:
     """Rebuild what the plan says and check what came of it; failures go to `outcome.failed`.
 
@@ -36,10 +37,11 @@ def rebuild(
         collector: Our lock on gc.lock, exclusive; builds need to share it.
         outcome: Gets what was done and what was not.
         progress: Shown meanwhile.
+        wait: Seconds to wait for a garbage collection that was waiting for us and slips in.
 
     """
     actions = plan.of(plans.REBUILD)
-    collector.change(fcntl.LOCK_SH, 0, progress.say)
+    collector.change(fcntl.LOCK_SH, wait, progress.say)
     with progress.task("rebuilding", len(actions), "paths") as advance:
         for action in actions:
             deriver = action.info.deriver if action.info else ""

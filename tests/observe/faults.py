@@ -58,6 +58,13 @@ class Handler(BaseHTTPRequestHandler):
             else:
                 answer(self, body)
 
+    def do_HEAD(self):
+        """Nix asks so whether a narinfo is there; faults are about what GET gives."""
+        body = self.server_state.body(self.path.lstrip("/"))
+        self.send_response(404 if body is None else 200)
+        self.send_header("Content-Length", str(len(body or b"")))
+        self.end_headers()
+
     def log_message(self, *_):
         pass
 

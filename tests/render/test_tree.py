@@ -169,15 +169,26 @@ def test_a_manifest_cannot_name_what_lies_elsewhere(tmp_path, path):
     assert (tmp_path / "victim").read_text() == "precious\n"
 
 
-def test_a_journal_cannot_name_what_lies_elsewhere(tmp_path):
+@pytest.mark.parametrize(
+    "step",
+    [
+        {"path": "../victim", "old": digest(b"precious\n")},
+        {"path": "/etc/x", "old": None, "from": "0", "new": ""},
+        {"path": "stolen", "old": None, "from": "../../victim", "new": ""},
+        {"path": "stolen", "old": None, "from": "/etc/passwd", "new": ""},
+        {"path": "x"},
+        "x",
+    ],
+)
+def test_a_journal_cannot_name_what_lies_elsewhere(tmp_path, step):
     (tmp_path / "victim").write_text("precious\n")
     root = tmp_path / "out"
     (root / journal.FOLDER).mkdir(parents=True)
-    step = {"path": "../victim", "old": digest(b"precious\n")}
     (root / journal.JOURNAL).write_text(json.dumps({"schema": "kingpost.journal/1", "steps": [step]}))
-    with pytest.raises(KingpostError, match="leads out"):
+    with pytest.raises(KingpostError, match="the journal of a killed run cannot be read"):
         write(root, NEW)
     assert (tmp_path / "victim").read_text() == "precious\n"
+    assert not (root / "stolen").exists()
 
 
 def test_a_rendered_path_cannot_lead_outside(tmp_path):

@@ -9,12 +9,13 @@ from __future__ import annotations
 import os
 import re
 import stat
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Final, Self
 
 from kingpost.base.errors import KingpostError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
     from types import TracebackType
 
@@ -150,9 +151,9 @@ class ConfinedDirectory:
         os.mkdir(name, 0o777, dir_fd=parent)
 
     def names(self, folder: str) -> list[str]:
-        """Give the names in a folder, sorted; none if it is not there."""
+        """Give the names in a folder (empty: the directory itself), sorted; none if it is not there."""
         try:
-            parent, _ = self.parent(f"{folder}/x")
+            parent, _ = self.parent(f"{folder}/x" if folder else "x")
         except FileNotFoundError:
             return []
         return sorted(os.listdir(parent))  # noqa: PTH208 - pathlib knows no descriptors
@@ -171,18 +172,19 @@ class ConfinedDirectory:
         finally:
             os.close(descriptor)
 
-    def rename(self, source: str, target: str) -> None:
-        """Put a file of the directory's own top folder `source` where `target` says, replacing what is there.
-
-        `source` is resolved against the root, without the cache of the last parent, which stays `target`'s.
-        """
-        folder, _, name = source.rpartition("/")
-        parent, final = self.parent(target, create=True)
-        from_fd = os.open(folder, _DIRECTORY, dir_fd=self.fd) if folder else os.dup(self.fd)
+    @contextmanager
+    def opened(self, folder: str) -> Iterator[int]:
+        """Keep a folder of the top level open for a `with` block, whatever else is visited meanwhile."""
+        descriptor = os.open(folder, _DIRECTORY, dir_fd=self.fd)
         try:
-            os.rename(name, final, src_dir_fd=from_fd, dst_dir_fd=parent)
+            yield descriptor
         finally:
-            os.close(from_fd)
+            os.close(descriptor)
+
+    def rename(self, source: int, name: str, target: str) -> None:
+        """Put a file where `target` says, replacing what is there; it comes from a folder that is `opened`."""
+        parent, final = self.parent(target, create=True)
+        os.rename(name, final, src_dir_fd=source, dst_dir_fd=parent)
 
     def remove(self, path: str) -> None:
         """Remove a file if it is there, then every directory above it that this left empty."""

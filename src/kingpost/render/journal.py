@@ -26,6 +26,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from kingpost.base.errors import KingpostError
+from kingpost.render.confined import is_confined
 from kingpost.render.manifest import digest
 
 if TYPE_CHECKING:
@@ -90,7 +91,7 @@ def commit(directory: ConfinedDirectory, steps: Sequence[Step]) -> None:
         with suppress(OSError):
             _clean(directory)
         raise
-    _apply(directory, _read(directory), force=True)
+    _apply(directory, _read(directory) or [], force=True)
 
 
 def recover(directory: ConfinedDirectory, *, force: bool) -> None:
@@ -124,7 +125,8 @@ def _stage(directory: ConfinedDirectory, steps: Sequence[Step]) -> None:
     directory.write_new(_DRAFT, text.encode(), sync=not many)
     if many:
         _sync_file_system(directory.fd)
-    directory.rename(_DRAFT, JOURNAL)
+    with directory.opened(FOLDER) as staged:
+        directory.rename(staged, _DRAFT.rpartition("/")[2], JOURNAL)
     directory.sync(FOLDER)
 
 
@@ -162,7 +164,7 @@ def _read(directory: ConfinedDirectory) -> list[dict[str, Any]] | None:
         return None
     try:
         return _parse(content)
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise KingpostError(
             f"the journal of a killed run cannot be read: {error}",
             where=str(directory.root / JOURNAL),
@@ -175,19 +177,23 @@ def _parse(content: bytes) -> list[dict[str, Any]]:
     document = json.loads(content)
     if document["schema"] != _SCHEMA:
         raise ValueError(f"its schema is {document['schema']!r}")
-    return list(document["steps"])
+    steps = list(document["steps"])
+    for step in steps:
+        if not is_confined(step["path"]) or not step.get("from", "0").isdigit() or "old" not in step:
+            raise ValueError(f"{step!r} is no step of kingpost's")
+    return steps
 
 
-def _apply(directory: ConfinedDirectory, steps: list[dict[str, Any]] | None, *, force: bool) -> None:
+def _apply(directory: ConfinedDirectory, steps: list[dict[str, Any]], *, force: bool) -> None:
     taken, folders = 0, {""}
-    steps = steps or []
     try:
         if not force:
             _refuse_edits(directory, steps)
-        for step in steps:
-            _take(directory, step)
-            taken += 1
-            folders.add(step["path"].rpartition("/")[0])
+        with directory.opened(FOLDER) as staged:
+            for step in steps:
+                _take(directory, staged, step)
+                taken += 1
+                folders.add(step["path"].rpartition("/")[0])
         if len(folders) > _MANY:
             _sync_file_system(directory.fd)
         else:
@@ -220,12 +226,12 @@ def _refuse_edits(directory: ConfinedDirectory, steps: list[dict[str, Any]]) -> 
             )
 
 
-def _take(directory: ConfinedDirectory, step: dict[str, Any]) -> None:
+def _take(directory: ConfinedDirectory, staged: int, step: dict[str, Any]) -> None:
     if "from" not in step:
         directory.remove(step["path"])
         return
     with suppress(FileNotFoundError):  # taken before the kill: the staged file is in its place
-        directory.rename(f"{FOLDER}/{step['from']}", step["path"])
+        directory.rename(staged, step["from"], step["path"])
 
 
 def _clean(directory: ConfinedDirectory) -> None:

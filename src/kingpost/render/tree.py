@@ -188,7 +188,8 @@ def write(root: Path, tree: Tree, scope: Callable[[str], bool] | None = None, *,
 def _plan(directory: ConfinedDirectory, tree: Tree, scope: Callable[[str], bool] | None) -> Plan:
     current = directory.read(MANIFEST)
     manifest = parse(current, str(directory.root / MANIFEST))
-    return _compare(directory.read, manifest, current, tree, scope, unfinished=journal.is_pending(directory))
+    read = directory.read if directory.names("") else lambda _: None
+    return _compare(read, manifest, current, tree, scope, unfinished=journal.is_pending(directory))
 
 
 def _compare(

@@ -89,7 +89,9 @@ def test_each_permission_has_its_bit():
     [
         (Request("ci", {}), "without a permission"),
         (Request("ci", {"main": frozenset({Permission.PULL})}, lifetime=0), "at least one second"),
-        (Request("ci", {"main": frozenset({Permission.PULL})}, backdate=-1), "at least one second"),
+        (Request("ci", {"main": frozenset({Permission.PULL})}, lifetime=1e18), "at most ten years"),
+        (Request("ci", {"main": frozenset({Permission.PULL})}, backdate=-1), "at most a day"),
+        (Request("ci", {"main": frozenset({Permission.PULL})}, backdate=1e6), "at most a day"),
         (Request("ci", {"ma/in": frozenset({Permission.PULL})}), "no cache name or pattern"),
     ],
 )

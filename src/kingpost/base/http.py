@@ -6,8 +6,10 @@ httpx is imported on first use, so that commands which need no network do not pa
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
+from urllib.parse import urlsplit
 
 from kingpost import __version__
+from kingpost.base.errors import UsageError
 
 if TYPE_CHECKING:
     import httpx
@@ -18,6 +20,27 @@ USER_AGENT: Final = f"kingpost/{__version__}"
 def _no_auth(request: httpx.Request) -> httpx.Request:
     """Leave a request as it is; httpx reads `~/.netrc` when a client has no auth at all."""
     return request
+
+
+def require_url(text: str, what: str) -> str:
+    """Give an http(s) URL without its final slashes, or say what is wrong with it.
+
+    Args:
+        text: What the user wrote.
+        what: What it is, for the error: `--server`.
+
+    Raises:
+        UsageError: It has another scheme, no host, blanks or an impossible port.
+
+    """
+    try:
+        parts = urlsplit(text)
+        whole = parts.scheme in ("http", "https") and parts.hostname and (parts.port or 1) > 0
+    except ValueError:
+        whole = False
+    if not whole or any(character.isspace() or not character.isprintable() for character in text):
+        raise UsageError(f"{what} {text!r} is no URL", fix="write for example http://127.0.0.1:8080")
+    return text.rstrip("/")
 
 
 def client(

@@ -27,6 +27,7 @@ DEFAULT_LIFETIME: Final = 15 * 60.0
 DEFAULT_BACKDATE: Final = 60.0
 #: Seconds; a longer life is a standing credential and has to be asked for by name.
 LONG_LIFETIME: Final = 24 * 3600.0
+MAX_LIFETIME: Final = 10 * 366 * 24 * 3600.0
 
 
 class Permission(StrEnum):
@@ -104,8 +105,11 @@ def claims(request: Request, now: int) -> dict[str, Any]:
             "a token without a permission is of no use",
             fix="grant one by name, for example --pull main; --push main adds what a push needs",
         )
-    if request.lifetime < 1 or request.backdate < 0:
-        raise UsageError("a token lives at least one second, and is not backdated into the future")
+    if not 1 <= request.lifetime <= MAX_LIFETIME or not 0 <= request.backdate <= LONG_LIFETIME:
+        raise UsageError(
+            "a token lives at least one second and at most ten years, and is backdated by at most a day",
+            fix="give --validity 15m, and --backdate 60s or nothing",
+        )
     bits = {
         pattern: {permission.bit: 1 for permission in Permission if permission in granted}
         for pattern, granted in expanded(request.grants).items()

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from kingpost.cache.s3 import S3
     from kingpost.observe.bucket_disk import Directory
     from kingpost.observe.bucket_evidence import Server
+    from kingpost.observe.bucket_interim import Interim
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
 
@@ -114,7 +115,10 @@ def rca(
     from datetime import UTC, datetime
 
     from kingpost.observe import bucket_scratch
+    from kingpost.observe.bucket_interim import judged
 
+    now = datetime.now(UTC)
+    interim = _interim(topology, expect_interim) if expect_interim else None
     if strict_scratch_disk_markers and not (scratch_probe and disk):
         raise UsageError("strict markers need something to follow", fix="add --scratch-probe and --disk")
     if since and not server:
@@ -132,15 +136,15 @@ def rca(
         anonymous=anonymous,
     )
     verdicts = views(target)
-    if expect_interim:
-        verdicts = [_interim(topology, expect_interim, name, verdicts[0]), *verdicts[1:]]
+    if interim:
+        verdicts[0] = judged(verdicts[0], interim, name, now.date())
     if since and target.server:
         verdicts += _evidence(target, target.server, since, evidence, verdicts)
     if scratch_probe:
         verdicts += bucket_scratch.run(
             target.s3, directories=target.directories, strict=strict_scratch_disk_markers
         )
-        verdicts += bucket_scratch.leftovers(target.s3, datetime.now(UTC))
+        verdicts += bucket_scratch.leftovers(target.s3, now)
     return finish("bucket rca", verdicts, Outputs(json, junit, prometheus, ledger, no_ledger))
 
 
@@ -179,6 +183,10 @@ def restart(
     from kingpost.observe.bucket import State
     from kingpost.repair import bucket as repair
 
+    if not server:
+        raise UsageError(
+            "--server names nothing to restart", fix="write UNIT, ssh:HOST:UNIT or kube:NS/KIND/NAME"
+        )
     try:
         accepted = [State(state) for state in accept_state]
     except ValueError:
@@ -271,11 +279,9 @@ def _evidence(
     return bucket_evidence.keep(place, found, verdicts, target.secrets, str(server))
 
 
-def _interim(topology: Path | None, waiver: str, bucket: str, verdict: Verdict) -> Verdict:
-    from datetime import UTC, datetime
-
+def _interim(topology: Path | None, waiver: str) -> Interim:
     from kingpost.cli.topology_file import read
-    from kingpost.observe.bucket_interim import Interim, judged
+    from kingpost.observe.bucket_interim import Interim
 
     if topology is None:
         raise UsageError("--expect-interim names a waiver of a topology", fix="add --topology topology.toml")
@@ -287,8 +293,7 @@ def _interim(topology: Path | None, waiver: str, bucket: str, verdict: Verdict) 
             fix=f"declared are: {', '.join(declared) or 'none'}",
         )
     found = declared[waiver]
-    interim = Interim(waiver, found.code, found.on, found.reason, found.owner, found.expires)
-    return judged(verdict, interim, bucket, datetime.now(UTC).date())
+    return Interim(waiver, found.code, found.on, found.reason, found.owner, found.expires)
 
 
 def find_target(
@@ -305,6 +310,9 @@ def find_target(
     anonymous: bool,
 ) -> Target:
     """Give the bucket that options and topology amount to. Nothing is contacted yet."""
+    import re
+
+    from kingpost.base.http import require_url
     from kingpost.cache import s3
     from kingpost.observe import bucket_disk, bucket_place
     from kingpost.observe.bucket_evidence import Server
@@ -324,8 +332,13 @@ def find_target(
         endpoint = endpoint or platform.bucket_endpoint(name)
         region = region or declared.signing_region
         provider = provider or declared.provider
-    if not endpoint.startswith(("http://", "https://")):
+    if not endpoint:
         raise UsageError("where the S3 server is is not known", fix="give --endpoint URL, or --topology FILE")
+    endpoint = require_url(endpoint, "--endpoint")
+    if region and not re.fullmatch(r"[A-Za-z0-9-]+", region):
+        raise UsageError(
+            f"--region {region!r} is no region", fix="write for example us-east-1, or auto for R2"
+        )
     if not s3.is_bucket_name(bucket):
         raise UsageError(
             f"{bucket!r} is no name of a bucket", fix="give the bucket alone; the URL goes to --endpoint"

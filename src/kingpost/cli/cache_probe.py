@@ -120,7 +120,8 @@ def probe(
         verdicts = Probe(request, recorder.add).run()
         shown = list(references) or "generated"
         # The verdict on the whole stands in the last line, however many paths were read back before it.
-        note = f"{verdicts[-1].summary} [{verdicts[-1].code}]"
+        decisive = next((v for v in reversed(verdicts) if v.status == "failed"), verdicts[-1])
+        note = f"{decisive.summary} [{decisive.code}]"
         return finish(
             "cache probe", verdicts, outputs, recorder=recorder, note=note, profile=found.name, payload=shown
         )

@@ -177,6 +177,7 @@ def inspect(
     from kingpost.cache import token_check, token_inspect
     from kingpost.cache.token_file import read_token
 
+    server = http.require_url(server, "--server") if server else ""
     held = read_token(holder, machine)
     key = _key(secret_file, secret_age, identity, secret_kube, kube_context)
     now, clock, ahead = time.time(), "this host's clock", None
@@ -236,10 +237,9 @@ def check(
         raise UsageError(
             f"{cache!r} is no name of a cache", fix="give the name alone; the URL goes to --server"
         )
-    if not server.startswith(("http://", "https://")):
-        raise UsageError(
-            f"{server!r} is no URL", fix="write http://127.0.0.1:8080, or give --topology and --context"
-        )
+    if not server:
+        raise UsageError("which server is not said", fix="give --server URL, or --topology and --context")
+    server = http.require_url(server, "--server")
     try:
         wanted = [Permission(name) for name in permission]
     except ValueError:

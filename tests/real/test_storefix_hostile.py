@@ -2,11 +2,16 @@
 
 import os
 import shutil
+import signal
 import subprocess
+import sys
+import threading
+import time
 from pathlib import Path
 
 import pytest
-from tests.real.conftest import NIX_VERSIONS, Nix, require
+from tests.real.conftest import NIX_VERSIONS, Nix, require, require_root
+from tests.storefix.caches import Server, answer
 from tests.storefix.lab import Lab
 
 from kingpost.storefix import effects
@@ -244,3 +249,92 @@ def test_a_garbage_collection_that_slips_in_before_a_rebuild_is_waited_for(lab, 
     holder.wait(30)
     assert code == 0, said
     lab.assert_sound()
+
+
+def test_ctrl_c_ends_a_slow_download_at_once(lab, tmp_path):
+    lost = min(lab.live)
+    lab.lose(lost)
+    files = {
+        str(place.relative_to(lab.cache)): place.read_bytes()
+        for place in lab.cache.rglob("*")
+        if place.is_file()
+    }
+    server = Server(files)
+    begun = threading.Event()
+
+    def drip(handler):
+        body = files[handler.path.removeprefix("/cache/")]
+        answer(handler, 200, body[:64], length=len(body))
+        begun.set()
+        for byte in body[64:]:
+            time.sleep(0.2)
+            try:
+                handler.wfile.write(bytes([byte]))
+            except OSError:
+                return
+
+    server.faults[".nar.xz"] = drip
+    argv = [sys.executable, "-m", "kingpost.storefix", "repair", "--yes", "--no-rebuild", "--offline"]
+    process = subprocess.Popen(
+        [*argv, "--from", server.url],
+        env=lab.nix.env,
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        text=True,
+    )
+    try:
+        assert begun.wait(30)
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=10)
+    finally:
+        process.kill()
+        process.wait()
+        server.close()
+    assert process.returncode == 130
+    assert "what was done stays done" in said
+    code, said = lab.run("repair", "--yes", "--no-rebuild", "--offline")
+    assert code == 0, said
+    lab.assert_sound()
+
+
+FULL = """
+set -e
+mount -t tmpfs -o size=3m none $STORE
+cp -a $TEMPLATE/. $STORE
+rm -rf $LOST
+dd if=/dev/zero of=$STORE/filler bs=64k 2>/dev/null || true
+set +e
+"$@"; echo "full: $?"
+rm $STORE/filler
+"$@"; echo "then: $?"
+nix-store --verify --check-contents; echo "nix: $?"
+"""
+
+
+def test_a_disk_that_fills_up_while_fetching(lab):
+    require_root()
+    lost = min(lab.live)
+    argv = [
+        sys.executable,
+        "-m",
+        "kingpost.storefix",
+        "repair",
+        "--yes",
+        "--no-rebuild",
+        "--offline",
+        "--quiet",
+    ]
+    argv += ["--from", f"file://{lab.cache}"]
+    variables = {"STORE": str(lab.nix.store), "TEMPLATE": str(lab.template / "store"), "LOST": lost}
+    done = subprocess.run(
+        ["unshare", "--mount", "--propagation", "private", "sh", "-c", FULL, "sh", *argv],
+        env={**lab.nix.env, **variables},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert "full: 1" in done.stdout, done.stdout + done.stderr
+    assert "the disk is full" in done.stderr
+    assert "nothing was lost" in done.stderr
+    assert "then: 0" in done.stdout, done.stdout + done.stderr
+    assert "nix: 0" in done.stdout, done.stdout + done.stderr

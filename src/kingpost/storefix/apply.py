@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import os
 import sqlite3
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -226,10 +227,17 @@ class _Application:
         effects.remove_below(self._workshop, self._incoming.name)
         effects.make_directory(self._incoming)
         total = sum(action.info.nar_size for action in actions if action.info)
+        stopped = threading.Event()
         with self._progress.task("fetching", total, "bytes") as advance:
+
+            def count(size: int) -> None:
+                if stopped.is_set():
+                    raise SourceError("stopped, for the run has ended")
+                advance(size)
+
             pool = ThreadPoolExecutor(_FETCHES)
             try:
-                futures = [pool.submit(self._fetch_one, action, advance) for action in actions]
+                futures = [pool.submit(self._fetch_one, action, count) for action in actions]
                 for action, future in zip(actions, futures):  # noqa: B905 -- strict= needs Python 3.10
                     try:
                         unpacked = future.result()
@@ -238,6 +246,9 @@ class _Application:
                         continue
                     if unpacked:
                         self._put_in_place(action, unpacked)
+            except BaseException:
+                stopped.set()  # Ctrl-C, a full disk: a download of hours must not go on
+                raise
             finally:
                 pool.shutdown(wait=True, cancel_futures=True)
 

@@ -4,12 +4,14 @@ import ast
 import json
 import os
 import shutil
+import sqlite3
 import subprocess
 import sys
 import zipfile
 from pathlib import Path
 
 import pytest
+from tests.storefix.caches import Server, hexed, make_cache, make_nar, store_path
 
 HERE = Path(__file__).parents[2]
 STOREFIX = HERE / "src/kingpost/storefix"
@@ -34,8 +36,6 @@ def pyz(tmp_path_factory):
 @pytest.fixture
 def root(tmp_path):
     """An empty store below a root, with a database as Nix makes it."""
-    import sqlite3
-
     from kingpost.storefix.database import SCHEMA
 
     (tmp_path / "nix/store").mkdir(parents=True)
@@ -57,21 +57,25 @@ def test_it_runs_isolated_in_an_empty_environment(pyz, root, python):
     done = run("scan", "--root", root, "--json")
     assert (done.returncode, done.stderr) == (0, "")
     assert json.loads(done.stdout)["healthy"] is True
-    path = f"{'0' * 32}-lost"
-    import sqlite3
-
+    lost = {store_path(number): make_nar(f"{number}\n") for number in (1, 2)}
     with sqlite3.connect(root / "nix/var/nix/db/db.sqlite") as connection:
-        row = (f"/nix/store/{path}", "sha256:" + "0" * 64, 0, 1)
-        connection.execute(
-            "insert into ValidPaths (path, hash, registrationTime, narSize) values (?, ?, ?, ?)", row
-        )
+        for path, nar in lost.items():
+            row = (path, hexed(nar), 0, len(nar))
+            connection.execute(
+                "insert into ValidPaths (path, hash, registrationTime, narSize) values (?, ?, ?, ?)", row
+            )
     connection.close()
     done = run("scan", "--root", root)
     assert done.returncode == 1, done.stderr
-    assert path in done.stdout
-    done = run("repair", "--root", root, "--yes", "--offline", "--no-rebuild")
+    assert all(path in done.stdout for path in lost)
+    server = Server(make_cache({path: (nar, []) for path, nar in lost.items()}))
+    try:
+        done = run("repair", "--root", root, "--yes", "--offline", "--no-rebuild", "--from", server.url)
+    finally:
+        server.close()
     assert done.returncode == 0, done.stdout + done.stderr
-    assert run("scan", "--root", root).returncode == 0
+    assert run("scan", "--root", root, "--contents").returncode == 0
+    assert (root / store_path(1)[1:] / "text").read_text() == "1\n"
 
 
 def test_an_old_python_is_told_so(pyz, tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from fractions import Fraction
 from typing import Final
 
 _BINARY: Final = {"": 1, "K": 1024, "M": 1024**2, "G": 1024**3, "T": 1024**4, "P": 1024**5}
@@ -32,7 +33,7 @@ def parse_size(text: str) -> int:
     number, prefix, binary = match.groups()
     ends_in_b = text.strip()[-1:] in "bB"
     table = _BINARY if binary or not ends_in_b else _DECIMAL
-    return int(float(number) * table[prefix.upper()])
+    return int(Fraction(number) * table[prefix.upper()])  # a float would lose the last bytes of a large size
 
 
 def format_size(size: int) -> str:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from kingpost.base.verdict import Verdict
     from kingpost.cache.fetch import Access
+    from kingpost.observe.audit_declared import Declared
     from kingpost.observe.audit_run import Plan
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None)
@@ -66,6 +67,8 @@ def audit(
     netrc_file: Annotated[
         Path | None, _option("--netrc-file", "FILE", "Credentials by host, as Nix has them.")
     ] = None,
+    topology: Annotated[Path, _option("--topology", "FILE", "That declares CACHE.")] = Path("topology.toml"),
+    context: Annotated[str, _option("--context", "CONTEXT", "Where this runs, for a declared CACHE.")] = "",
     references: Annotated[bool, typer.Option(help="Check that references are in a cache.")] = True,
     verified_since: Annotated[
         str, _option("--verified-since", "AGE", "Skip what the ledger verified: 7d.")
@@ -93,21 +96,28 @@ def audit(
     """Is what the cache promises really there?
 
     Fetches every body as a substituter does, redirects included, and compares it with its narinfo: signature, size,
-    hash, NAR structure, references. Nothing is kept: a NAR of any size takes the same memory.
+    hash, NAR structure, references. Nothing is kept: a NAR of any size takes the same memory. A declared CACHE has its
+    address, key and upstreams from the topology, as --context dials them, and the token that this host holds.
     """
     from kingpost.base.units import parse_duration, parse_size
     from kingpost.observe.audit_crew import Job
     from kingpost.observe.audit_prepare import Request, prepare
 
     outputs = Outputs(json, junit, prometheus, ledger, no_ledger)
+    declared = None if _is_address(cache) else _declared(cache, topology, context)
+    if declared is not None:
+        token_file = token_file or next((file for file in declared.token_files if file.is_file()), None)
     access = _access(
         token_file,
         netrc_file,
         _unit("--connect-timeout", connect_timeout, parse_duration),
         _unit("--stall-timeout", stall_timeout, parse_duration),
     )
+    url, keys, upstreams = cache, tuple(key or ()), tuple(upstream or ())
+    if declared is not None:
+        url, keys, upstreams = declared.url, keys or declared.keys, (*upstreams, *declared.upstreams)
     rate = _unit("--bandwidth", bandwidth, parse_size) if bandwidth else None
-    job = Job(cache, access, tuple(key or ()), tuple(upstream or ()), attempts, rate)
+    job = Job(url, access, keys, upstreams, attempts, rate)
     age = _unit("--verified-since", verified_since, parse_duration) if verified_since else None
     request = Request(
         job, paths or (), closure or (), flake or (), listing or (), everything, references, age,
@@ -152,14 +162,41 @@ def merge(
 def _access(token_file: Path | None, netrc_file: Path | None, connect: float, stall: float) -> Access:
     from kingpost.cache.fetch import Access
 
-    token = ""
-    if token_file is not None:
-        try:
-            token = token_file.read_text(encoding="ascii").strip()
-        except (OSError, UnicodeDecodeError) as error:
-            reason = error.strerror if isinstance(error, OSError) else "it is not plain text"
-            raise InvalidInputError(f"the token cannot be read: {reason}", where=str(token_file)) from error
-    return Access(token, netrc_file, connect, stall)
+    return Access(_token(token_file) if token_file else "", netrc_file, connect, stall)
+
+
+def _token(file: Path) -> str:
+    """Read a bare token, or the one token in an env file."""
+    from kingpost.cache.token_file import read_token
+
+    try:
+        words = file.read_text(encoding="ascii").split()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not plain text"
+        raise InvalidInputError(f"the token cannot be read: {reason}", where=str(file)) from error
+    return words[0] if len(words) == 1 and "=" not in words[0].rstrip("=") else read_token(str(file))
+
+
+def _is_address(cache: str) -> bool:
+    return "://" in cache or cache.startswith(("/", "./", "../", "file:"))
+
+
+def _declared(cache: str, topology: Path, context: str) -> Declared:
+    from kingpost.cli.topology_file import read
+    from kingpost.observe.audit_declared import declared_cache
+
+    if not topology.exists():
+        raise UsageError(
+            f"{cache!r} is no address, and there is no topology that could declare it",
+            where=str(topology),
+            fix="write http://…, file:///…, s3://… or ./DIRECTORY, or name the topology with --topology",
+        )
+    if not context:
+        raise UsageError(
+            f"the address of {cache} depends on where this runs",
+            fix="say it with --context; `kingpost matrix` lists the contexts",
+        )
+    return declared_cache(read(topology).platform, cache, context)
 
 
 def _unit(option: str, text: str, parse: Callable[[str], float]) -> float:

@@ -1,0 +1,64 @@
+"""A declared cache is audited at the address, with the key and the token, that its context has."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from tests.observe import faults
+from tests.observe.test_audit_run import caches, hash_of
+
+from kingpost.base.errors import UsageError
+from kingpost.cli.main import main
+from kingpost.observe.audit_declared import declared_cache
+from kingpost.topology.loader import load
+from kingpost.topology.platform import Platform
+
+HOMELAB = Path(__file__).parents[2] / "examples" / "homelab" / "topology.toml"
+
+
+@pytest.fixture(scope="module")
+def platform():
+    return Platform(load(HOMELAB).topology)
+
+
+def test_the_same_cache_has_another_address_in_another_context():
+    flywheel = Platform(load(HOMELAB.parents[1] / "flywheel" / "topology.toml").topology)
+    assert declared_cache(flywheel, "main", "host:sting").url == "http://100.90.1.10:30080/main"
+    inside = declared_cache(flywheel, "main", "pod:honey/nix").url
+    assert inside == "http://attic.nix-cache.svc.cluster.local:8080/main"
+
+
+def test_key_upstreams_and_token_come_along(platform):
+    found = declared_cache(platform, "home/dev-cache", "host:node1")
+    assert [key.partition(":")[0] for key in found.keys] == ["dev-cache"]
+    assert found.upstreams == ("https://cache.nixos.org",)
+    assert found.token_files == (Path("/run/agenix/attic-readers"),)
+    other = declared_cache(platform, "cachix:homelab", "host:node1")
+    assert (other.url, other.upstreams, other.token_files) == ("https://homelab.cachix.org", (), ())
+
+
+def test_what_is_not_declared(platform):
+    with pytest.raises(UsageError, match="there is no"):
+        declared_cache(platform, "no-such-cache", "host:node1")
+    with pytest.raises(UsageError):
+        declared_cache(platform, "blog-cache", "host:nowhere")
+
+
+def test_command_line(tmp_path, capsys):
+    with faults.serve(caches({1: []})) as server:
+        topology = tmp_path / "topology.toml"
+        text = HOMELAB.read_text()
+        topology.write_text(
+            text.replace("[attic.home]\n", f'[substituters.near]\nurl = "{server.url}"\n\n[attic.home]\n', 1)
+        )
+        words = ["cache", "audit", "near", hash_of(1), "--topology", str(topology), "--no-ledger"]
+        code = main([*words, "--context", "host:thinkpad", "--json"])
+        out = capsys.readouterr()
+        assert (code, out.err) == (0, "")
+        assert json.loads(out.out)["cache"] == server.url
+        assert main(words) == 2
+        assert "--context" in capsys.readouterr().err
+    assert main(["cache", "audit", "near", "--topology", str(tmp_path / "absent")]) == 2
+    assert "no topology" in capsys.readouterr().err

@@ -76,7 +76,8 @@ def _run(options: argparse.Namespace, words: list[str]) -> int:
     return _Program(options).run()
 
 
-def _terminated(_number: int, _frame: object) -> None:
+def _terminated(number: int, _frame: object) -> None:
+    signal.signal(number, signal.SIG_IGN)  # once is enough: what follows is the way out
     raise KeyboardInterrupt
 
 

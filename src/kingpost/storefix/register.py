@@ -73,8 +73,8 @@ def register(connection: sqlite3.Connection, store: StoreRoot, infos: Iterable[P
                 (_text(info.path), *values),
             )
             row = int(cursor.lastrowid or 0)
-            if info.path.endswith(".drv"):
-                _outputs(connection, store, info.path, row)
+        if info.path.endswith(".drv"):
+            outputs(connection, store, info.path, row)
         rows[info.path] = row
     for info in wanted:
         connection.execute("delete from Refs where referrer = ?", (rows[info.path],))
@@ -90,8 +90,8 @@ def register(connection: sqlite3.Connection, store: StoreRoot, infos: Iterable[P
             connection.execute("insert or ignore into Refs values (?, ?)", (rows[info.path], row))
 
 
-def _outputs(connection: sqlite3.Connection, store: StoreRoot, path: str, row: int) -> None:
-    """Enter the outputs of a derivation that was just registered; floating ones have no path yet."""
+def outputs(connection: sqlite3.Connection, store: StoreRoot, path: str, row: int) -> None:
+    """Enter the outputs of a registered derivation, as its file names them; floating ones have no path yet."""
     for name, output in derivation_outputs(store, path):
         connection.execute(
             "insert or replace into DerivationOutputs (drv, id, path) values (?, ?, ?)", (row, name, output)

@@ -21,6 +21,7 @@ from .errors import StoreFixError
 from .integrity import sqlite_complaint
 from .interface import BASE_NAME
 from .pages import PageFile, tables
+from .register import outputs
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -69,6 +70,7 @@ def replace(store: StoreRoot, run: Run, progress: Progress) -> Saved:
     for suffix in ("", "-wal", "-shm", "-journal"):
         effects.remove_below(directory, _NEW + suffix)
     _write(directory / _NEW, saved)
+    _outputs_from_disk(store, directory / _NEW)
     if not saved.references_whole:
         _references_from_disk(store, directory / _NEW, progress)
     _check(directory / _NEW)
@@ -192,6 +194,19 @@ def _write(new: Path, saved: Saved) -> None:
 def _insert(connection: sqlite3.Connection, row: int, values: tuple[Any, ...]) -> None:
     with contextlib.suppress(sqlite3.Error, UnicodeEncodeError):  # a row that cannot be is none
         connection.execute("insert into ValidPaths values (?, ?, ?, ?, ?, ?, ?, ?, ?)", (row, *values))
+
+
+def _outputs_from_disk(store: StoreRoot, new: Path) -> None:
+    """Enter the outputs that the derivations on disk name: without them Nix does not find what it has built."""
+    connection = sqlite3.connect(str(new), isolation_level=None)
+    try:
+        derivations = connection.execute("select id, path from ValidPaths where path like '%.drv'").fetchall()
+        connection.execute("begin")
+        for row, path in derivations:
+            outputs(connection, store, path, row)
+        connection.execute("commit")
+    finally:
+        connection.close()
 
 
 def _references_from_disk(store: StoreRoot, new: Path, progress: Progress) -> None:

@@ -52,8 +52,12 @@ def _clean_store(store: StoreRoot, name: str) -> str:
         directory, name = directory / ".links", name[len(".links/") :]
         if directory.is_symlink() or "/" in name:
             return "it is no file of .links"
+        if not os.path.lexists(directory / name):
+            return ""
         if not name.startswith(".tmp-link-") and _link_is_sound(directory / name, name):
             return "it is what its name says"
+    elif "/" not in name and not os.path.lexists(directory / name):
+        return ""  # an earlier run has removed it
     elif "/" in name or not leftovers.trash(store, name):
         return "it is nothing that this program removes"
     elif name.endswith(".lock") and is_held(directory / name):

@@ -338,3 +338,45 @@ def test_a_disk_that_fills_up_while_fetching(lab):
     assert "nothing was lost" in done.stderr
     assert "then: 0" in done.stdout, done.stdout + done.stderr
     assert "nix: 0" in done.stdout, done.stdout + done.stderr
+
+
+OVERLAY = """
+set -e
+mount -t tmpfs none $SCRATCH
+mkdir $SCRATCH/upper $SCRATCH/work
+mount -t overlay overlay -o lowerdir=$LOWER,upperdir=$SCRATCH/upper,workdir=$SCRATCH/work $STORE
+set +e
+"$@"; echo "repair: $?"
+nix-store --verify --check-contents; echo "nix: $?"
+"""
+
+
+def test_a_store_in_a_layer_of_a_container_image(lab, tmp_path):
+    """There a directory of the image cannot be renamed: overlayfs says EXDEV."""
+    require_root()
+    path = min(lab.live)
+    lab.rewrite(f"{path}/f", b"damaged\n")
+    lower = tmp_path / "lower"
+    subprocess.run(["cp", "-a", lab.nix.store, lower], check=True)
+    (tmp_path / "scratch").mkdir()
+    argv = [
+        sys.executable,
+        "-m",
+        "kingpost.storefix",
+        "repair",
+        "--contents",
+        "--yes",
+        "--no-rebuild",
+        "--offline",
+    ]
+    argv += ["--quiet", "--from", f"file://{lab.cache}"]
+    variables = {"STORE": str(lab.nix.store), "LOWER": str(lower), "SCRATCH": str(tmp_path / "scratch")}
+    done = subprocess.run(
+        ["unshare", "--mount", "--propagation", "private", "sh", "-c", OVERLAY, "sh", *argv],
+        env={**lab.nix.env, **variables},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert "repair: 0" in done.stdout, done.stdout + done.stderr
+    assert "nix: 0" in done.stdout, done.stdout + done.stderr

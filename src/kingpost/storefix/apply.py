@@ -321,11 +321,22 @@ class _Application:
         self._replace(aside, place)
 
     def _replace(self, new: Path, place: Path) -> None:
-        """Let a new copy and what is in its place change places."""
+        """Let a new copy and what is in its place change places.
+
+        An old kernel or file system takes three moves for that. In a container, a directory of the image can
+        only be removed, for overlayfs does not rename it: then the damaged copy is not kept.
+        """
         if effects.exchange(new, place):
             return
-        spare = self._incoming / f"{place.name}.spare"  # an old kernel or file system: three moves
-        effects.move(place, spare)
+        spare = self._incoming / f"{place.name}.spare"
+        try:
+            effects.move(place, spare)
+        except OSError as error:
+            if error.errno != errno.EXDEV:
+                raise
+            effects.remove_below(place.parent, place.name)
+            effects.move(new, place)
+            return
         effects.move(new, place)
         effects.move(spare, new)
 

@@ -134,7 +134,7 @@ def exchange(one: AnyPath, other: AnyPath) -> bool:
     boundary("exchange")
     if rename(_AT_FDCWD, os.fsencode(one), _AT_FDCWD, os.fsencode(other), _RENAME_EXCHANGE):
         number = ctypes.get_errno()
-        if number in (errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP):
+        if number in (errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP, errno.EXDEV):
             return False
         raise OSError(number, os.strerror(number), os.fsdecode(one), None, os.fsdecode(other))
     boundary("exchanged")

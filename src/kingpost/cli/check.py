@@ -36,7 +36,9 @@ def command(
     except InvalidTopologyError as error:
         located = list(error.located)
     except InvalidInputError as error:
-        problem = Problem(UNREADABLE.code, (), error.what, error.why, error.fix or UNREADABLE.fix)
+        # Only a parser has a place in the file, and only then is its advice of use.
+        fix = error.fix or (UNREADABLE.fix if isinstance(error.where, Location) else "name a topology file")
+        problem = Problem(UNREADABLE.code, (), error.what, error.why, fix)
         where = error.where if isinstance(error.where, Location) else Location(str(topology))
         located = [Located(problem, where)]
     else:
@@ -61,6 +63,7 @@ def command(
 def _report(located: list[Located]) -> str:
     from kingpost.report.terminal import printable
     from kingpost.topology.checks import CHECKS, Stage
+    from kingpost.topology.checks.shape import UNREADABLE
 
     blocks = ["\n".join(printable(line) for line in str(item).splitlines()) for item in located]
     number = f"{len(located)} problem{'' if len(located) == 1 else 's'}"
@@ -68,7 +71,8 @@ def _report(located: list[Located]) -> str:
     stages = [
         CHECKS[code].stage if (code := item.problem.code) in CHECKS else Stage.FOUNDATION for item in located
     ]
-    if Stage.FOUNDATION in stages:
+    unread = any(item.problem.code == UNREADABLE.code for item in located)
+    if Stage.FOUNDATION in stages and not unread:
         last += "\nroutes, listeners and memory are checked when names and places are right"
     return "\n\n".join([*blocks, last])
 

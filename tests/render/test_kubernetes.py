@@ -11,7 +11,7 @@ from pathlib import Path
 import kubernetes_validate
 import pytest
 import yaml as pyyaml
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kingpost.render.kubernetes_objects import name_of
@@ -252,6 +252,7 @@ def test_a_pod_fills_its_token_in_as_it_starts(tmp_path, awk, token):
 
 
 @given(st.text(min_size=1, max_size=70))
+@settings(deadline=None)
 def test_names_are_what_kubernetes_takes_and_stay_apart(text):
     name = name_of(text)
     assert re.fullmatch(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?", name)
@@ -260,6 +261,7 @@ def test_names_are_what_kubernetes_takes_and_stay_apart(text):
 
 
 @given(st.integers(0, 2**60))
+@settings(deadline=None)
 def test_a_quantity_means_the_same_bytes(size):
     number, unit = re.fullmatch(r"(\d+)([KMGTP]i)?", quantity(size)).groups()
     assert int(number) * 1024 ** ("KMGTP".index(unit[0]) + 1 if unit else 0) == size

@@ -4,7 +4,7 @@ import tomllib
 
 import pytest
 import yaml as pyyaml
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.strategies import free_text
 
@@ -33,6 +33,7 @@ TABLES = st.recursive(
 
 
 @given(st.dictionaries(KEYS, TABLES, max_size=6), TEXT)
+@settings(deadline=None)
 def test_toml_reads_back(values, comment):
     assert tomllib.loads(toml([comment], values)) == values
 
@@ -44,11 +45,13 @@ def test_toml_keys_are_not_swallowed_by_the_table_before_them():
 
 
 @given(st.dictionaries(KEYS, VALUES, max_size=6), TEXT)
+@settings(deadline=None)
 def test_yaml_reads_back(values, comment):
     assert pyyaml.safe_load(yaml([comment], values)) == (values or None)
 
 
 @given(st.lists(st.dictionaries(KEYS, VALUES, min_size=1, max_size=3), min_size=1, max_size=3))
+@settings(deadline=None)
 def test_yaml_documents_stay_apart(documents):
     assert list(pyyaml.safe_load_all(yaml(["x"], *documents))) == documents
 

@@ -97,6 +97,23 @@ def test_an_unsigned_source_cannot_exchange_a_reference(lab, tmp_path):
     lab.assert_sound()
 
 
+@pytest.mark.parametrize("said", ["0123456789abcdfghijklmnpqrsvwxyz-nowhere", ""], ids=["too many", "none"])
+def test_wrong_references_of_an_unsigned_source_do_not_keep_its_bytes_from_being_used(lab, tmp_path, said):
+    """The row is there and says what the path refers to; of the source only the bytes are wanted."""
+    path, others = a_referrer(lab)
+    before = references(lab, path)
+    lab.lose(path)
+    url = lying_cache(
+        lab,
+        tmp_path / "lies",
+        lambda lines: [f"References: {said}" if line.startswith("References:") else line for line in lines],
+    )
+    code, printed = lab.run("repair", "--yes", "--no-rebuild", "--offline", "--from", url, cache=False)
+    assert code == 0, printed
+    assert references(lab, path) == before
+    lab.assert_sound()
+
+
 @pytest.mark.parametrize("suffix", [".check", ".chroot", ".old-12-34"])
 def test_a_needed_path_that_is_named_like_trash_is_kept(lab, suffix):
     """As after a lost write-ahead log: on disk, needed by a root, without a row."""

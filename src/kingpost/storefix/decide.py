@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import os
 import time
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from . import adopt, contents, findings, integrity, nar
+from . import findings, integrity
 from . import plan as plans
 from .database import connect, fingerprint
 from .graph import Damaged, Graph
-from .interface import Wanted
-from .lookup import Lookup
 from .plan import Action, Left, Plan
+from .weigh import Choices, Weighing
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -21,24 +19,6 @@ if TYPE_CHECKING:
     from .interface import PathInfo, Rebuilder, Source
     from .progress import Progress
     from .scan import Scan
-
-
-@dataclass(frozen=True)
-class Choices:
-    """What the user decided beforehand.
-
-    Attributes:
-        allow_cut: Paths that may be given up although something alive needs them.
-        adopt: Register what is alive and on disk although no source vouches for it.
-        drop_dead: Do not fetch or rebuild what nothing alive needs: drop it.
-        no_rebuild: Do not ask Nix to build anything.
-
-    """
-
-    allow_cut: frozenset[str] = field(default_factory=frozenset)
-    adopt: bool = False
-    drop_dead: bool = False
-    no_rebuild: bool = False
 
 
 def decide(
@@ -79,10 +59,11 @@ def decide(
         return replace(base, actions=(Action(plans.SALVAGE, str(store.database), reason),))
     connection = connect(store.database)
     try:
-        decision = _Decision(
-            base, scan, Graph(connection, scan), Lookup(sources), rebuilder=rebuilder, choices=choices
-        )
-        return decision.made(fingerprint(connection), progress)
+        graph = Graph(connection, scan)
+        weighed = Weighing(scan, graph, sources, rebuilder, choices)
+        weighed.weigh(progress)
+        decision = _Decision(base, scan, graph, weighed, rebuilder=rebuilder, choices=choices)
+        return decision.made(fingerprint(connection))
     finally:
         connection.close()
 
@@ -95,7 +76,7 @@ class _Decision:
         base: Plan,
         scan: Scan,
         graph: Graph,
-        lookup: Lookup,
+        weighed: Weighing,
         *,
         rebuilder: Rebuilder | None,
         choices: Choices,
@@ -104,33 +85,15 @@ class _Decision:
         self._scan = scan
         self._store = scan.store
         self._graph = graph
-        self._lookup = lookup
+        self._weighed = weighed
         self._rebuilder = rebuilder
         self._choices = choices
         self._actions: list[Action] = []
         self._left: list[Left] = []
-        self._labels: dict[str, tuple[str, ...]] = {}
-        for root in scan.roots:
-            if root.base_name:
-                path = self._store.path(root.base_name)
-                self._labels[path] = (*self._labels.get(path, ()), root.label)
-        self._orphans = {self._store.path(name) for name in scan.orphans}
-        self._verified: dict[str, PathInfo] = {}  # orphans whose content a source vouches for
-        self._adopted: dict[str, PathInfo] = {}
-        self._usable: dict[str, PathInfo] = {}  # offers whose references will all be registered
-        self._restated: dict[int, PathInfo] = {}  # referrers of ghosts with their true references
-        self._dropped: dict[int, int] = {}
-        self._rebuilt: set[int] = set()
         self._needed: set[str] | None = None
-        self._ghost_referrers: dict[int, PathInfo] = {}
 
-    def made(self, mark: str, progress: Progress) -> Plan:
+    def made(self, mark: str) -> Plan:
         """Give the plan."""
-        self._ask()
-        self._hash_orphans(progress)
-        if self._choices.adopt:
-            self._adopted = self._adoptable(progress)
-        self._settle()
         for damaged in self._graph.damaged.values():
             self._mend(damaged)
         self._new_paths()
@@ -144,200 +107,28 @@ class _Decision:
             fingerprint=mark,
             actions=plans.in_order(self._fetches_in_order()),
             left=tuple(sorted(self._left, key=lambda left: left.subject)),
-            unreached=dict(sorted(self._lookup.offers.unreached.items())),
+            unreached=dict(sorted(self._weighed.offers.unreached.items())),
         )
-
-    def _closed(self, path: str) -> bool:
-        return bool(self._graph.row(path))
-
-    def _worth(self, damaged: Damaged) -> bool:
-        return damaged.live or not self._choices.drop_dead
-
-    def _ask(self) -> None:
-        """Ask the sources for everything that is damaged, missing under a root, or unregistered."""
-        wanted: dict[str, Wanted] = {}
-        ghosts = list(self._scan.keys.ghosts)
-        referrers = {row for rows in self._graph.referrers(ghosts).values() for row in rows}
-        self._ghost_referrers = self._graph.infos(referrers)
-        for info in self._ghost_referrers.values():
-            wanted[info.path] = Wanted(info.path, info.nar_hash)
-        for damaged in self._graph.damaged.values():
-            if damaged.fetchable and self._worth(damaged):
-                known = damaged.info.nar_hash if damaged.info and damaged.hash_known else ""
-                wanted[damaged.path] = Wanted(damaged.path, known)
-        for path in sorted(self._labels):
-            if not self._graph.row(path):
-                wanted.setdefault(path, Wanted(path))
-        if not self._choices.drop_dead:
-            for path in sorted(self._orphans):
-                wanted.setdefault(path, Wanted(path))
-        self._lookup.ask(wanted.values(), self._closed)
-        self._lookup.ask_references([info.path for info in self._ghost_referrers.values()], self._closed)
-
-    def _hash_orphans(self, progress: Progress) -> None:
-        """Hash the orphans that a source knows: those that fit are complete, and proven so."""
-        known = self._lookup.offers.known
-        offered = [path for path in sorted(self._orphans) if path in known]
-        tasks = [
-            contents.Task(
-                number,
-                os.fsencode(self._store.real(path)),
-                known[path][1].nar_hash,
-                known[path][1].nar_size,
-            )
-            for number, path in enumerate(offered)
-        ]
-        if not tasks:
-            return
-        with progress.task("hashing orphans", sum(task.nar_size for task in tasks), "bytes") as advance:
-            wrong = {item.key for item in contents.check(tasks, lambda _paths, size: advance(size))}
-        self._verified = {path: known[path][1] for number, path in enumerate(offered) if number not in wrong}
-
-    def _adoptable(self, progress: Progress) -> dict[str, PathInfo]:
-        """Give what the bytes on disk tell of needed orphans, and of what live referrers of ghosts refer to."""
-        base = self._store.base_name
-        live = self._graph.liveness.live(self._ghost_referrers)
-        start = [base(path) for path in self._labels if path in self._orphans]
-        start += [base(info.path) for row, info in self._ghost_referrers.items()
-                  if row in live and row not in self._graph.damaged]  # fmt: skip
-        return adopt.infos(
-            self._store,
-            self._graph.connection,
-            self._scan.orphans,
-            start,
-            proven=self._verified,
-            progress=progress,
-        )
-
-    def _settle(self) -> None:
-        """Find which offers can be used: each reference must be registered in the end.
-
-        What is dropped takes away references of offers, and an offer that falls away may mean that more is
-        dropped; both only ever grow, so this comes to an end.
-        """
-        while True:
-            before = (len(self._dropped), len(self._usable), len(self._restated))
-            self._usable = self._closed_offers()
-            self._restated = self._true_references()
-            self._rebuilt = {
-                damaged.row for damaged in self._graph.damaged.values() if self._rebuildable(damaged)
-            }
-            lost = [damaged.row for damaged in self._graph.damaged.values()
-                    if not damaged.live and not self._mendable(damaged)]  # fmt: skip
-            self._dropped = self._graph.closure_up(lost)
-            if before == (len(self._dropped), len(self._usable), len(self._restated)):
-                return
-
-    def _closed_offers(self) -> dict[str, PathInfo]:
-        """Give offers, verified and adopted orphans without those whose references cannot be registered."""
-        usable = {path: info for path, (_, info) in self._lookup.offers.known.items()}
-        usable.update({path: info for path, info in self._adopted.items() if path not in usable})
-        while True:
-            broken = [
-                path
-                for path, info in usable.items()
-                if not all(
-                    reference == path or reference in usable or self._stays(reference)
-                    for reference in info.references
-                )
-            ]
-            if not broken:
-                return usable
-            for path in broken:
-                del usable[path]
-
-    def _stays(self, path: str) -> bool:
-        row = self._graph.row(path)
-        return bool(row) and row not in self._dropped
-
-    def _true_references(self) -> dict[int, PathInfo]:
-        """Give the referrers of ghosts whose true references a source or the bytes on disk tell."""
-        found = {}
-        for row, info in self._ghost_referrers.items():
-            offer = self._usable.get(info.path)
-            ghosts = sum(row in rows for rows in self._graph.referrers(self._scan.keys.ghosts).values())
-            # The hash of our database proves the bytes of an offer, not the references that it names: it may
-            # tell what the lost rows were, and must not take away what is known, nor name too few.
-            if (
-                offer
-                and offer.nar_hash == info.nar_hash
-                and set(info.references) <= set(offer.references)
-                and len(offer.references) == len(info.references) + ghosts
-                and (row in self._graph.damaged or self._occur(info.path, offer.references))
-            ):
-                found[row] = replace(info, references=offer.references)
-                continue
-            if row in self._graph.damaged:
-                continue
-            hidden = self._hidden_references(info)
-            if len(hidden) == ghosts:
-                found[row] = replace(info, references=tuple(sorted({*info.references, *hidden})))
-        return found
-
-    def _occur(self, path: str, references: tuple[str, ...]) -> bool:
-        """Tell whether each reference occurs in a path's contents, as every true one does."""
-        parts = {reference[len(self._store.store_dir) + 1 :][:32].encode() for reference in references}
-        try:
-            return nar.hash_parts(self._store.real(path), parts) == parts
-        except (OSError, nar.NotArchivableError):
-            return False
-
-    def _hidden_references(self, info: PathInfo) -> list[str]:
-        """Give orphans that will be registered and whose hash part occurs in a path's contents."""
-        ready = {path: path[len(self._store.store_dir) + 1 :][:32].encode() for path in self._orphans
-                 if path in self._usable}  # fmt: skip
-        if not ready:
-            return []
-        try:
-            seen = nar.hash_parts(self._store.real(info.path), set(ready.values()))
-        except (OSError, nar.NotArchivableError):
-            return []
-        return [path for path, part in ready.items() if part in seen]
-
-    def _rebuildable(self, damaged: Damaged) -> bool:
-        return not self._obstacle(damaged) and self._worth(damaged)
-
-    def _obstacle(self, damaged: Damaged) -> str:
-        """Say why a path cannot be rebuilt; empty if it may work."""
-        if self._rebuilder is None or self._choices.no_rebuild:
-            return (
-                "there is no Nix here that could rebuild it" if self._rebuilder is None else "not asked for"
-            )
-        if not damaged.fetchable or damaged.info is None or not damaged.info.deriver:
-            return "its derivation is unknown"
-        if not self._stays(damaged.info.deriver):
-            return "its derivation is not registered any more"
-        return self._rebuilder.obstacle(damaged.path, damaged.info.deriver)
-
-    def _mendable(self, damaged: Damaged) -> bool:
-        """Tell whether a damaged row can be had again, by any means but dropping it."""
-        if damaged.path in self._usable and self._worth(damaged):
-            return True
-        if damaged.row in self._rebuilt or self._only_size_is_wrong(damaged):
-            return True
-        if damaged.row in self._scan.keys.ghosts:
-            referrers = self._graph.referrers([damaged.row]).get(damaged.row, set())
-            return all(row in self._restated or row in self._dropped for row in referrers)
-        return False
-
-    def _only_size_is_wrong(self, damaged: Damaged) -> bool:
-        wrong = self._scan.wrong.get(damaged.row)
-        return bool(wrong and damaged.info and not wrong.error and wrong.nar_hash == damaged.info.nar_hash)
 
     def _mend(self, damaged: Damaged) -> None:
         """Add the action for one damaged row, or say why it is left."""
-        if damaged.row in self._dropped or (
-            damaged.row in self._scan.keys.ghosts and self._mendable(damaged)
+        if damaged.row in self._weighed.dropped or (
+            damaged.row in self._scan.keys.ghosts and self._weighed.mendable(damaged)
         ):
             return
-        offer = self._usable.get(damaged.path)
-        if self._only_size_is_wrong(damaged) and damaged.info:
+        offer = self._weighed.usable.get(damaged.path)
+        if self._weighed.only_size_is_wrong(damaged) and damaged.info:
             size = self._scan.wrong[damaged.row].nar_size
             self._add(plans.RESTATE, damaged.path, "its size in the database is wrong, its hash is right",
                       damaged.needed_by, info=replace(damaged.info, nar_size=size), row=damaged.row)  # fmt: skip
-        elif offer and damaged.path in self._lookup.offers.known:
+        elif offer and damaged.path in self._weighed.offers.known:
             self._fetch(damaged, offer)
-        elif damaged.row in self._rebuilt and damaged.info:
+        elif damaged.row in self._weighed.rehashed:
+            reason = f"it {damaged.state}; what is on disk is taken as it is, as --adopt says"
+            self._add(plans.RESTATE, damaged.path, reason, damaged.needed_by,
+                      info=self._weighed.rehashed[damaged.row], row=damaged.row,
+                      loses="the proof that its contents are what they were")  # fmt: skip
+        elif damaged.row in self._weighed.rebuilt and damaged.info:
             reason = f"it {damaged.state}; no source has it, its derivation {damaged.info.deriver} is here"
             self._add(plans.REBUILD, damaged.path, reason, damaged.needed_by, row=damaged.row,
                       source=self._rebuilder.describe() if self._rebuilder else "", info=damaged.info)  # fmt: skip
@@ -349,9 +140,9 @@ class _Decision:
     def _fetch(self, damaged: Damaged, offer: PathInfo) -> None:
         """Fetch a damaged path; its row is kept if the bytes are the registered ones."""
         info = damaged.info
-        source = self._lookup.offers.known[damaged.path][0]
+        source = self._weighed.offers.known[damaged.path][0]
         if info and damaged.hash_known and info.nar_hash == offer.nar_hash:
-            restated = damaged.row in self._restated
+            restated = damaged.row in self._weighed.restated
             kept = replace(info, nar_size=info.nar_size or offer.nar_size,
                            references=offer.references if restated else info.references)  # fmt: skip
             self._add(plans.FETCH, damaged.path, f"it {damaged.state}; {source} has the registered bytes",
@@ -369,8 +160,10 @@ class _Decision:
         live = self._graph.liveness.live(up)
         names = self._graph.paths(up)
         for row, below in self._graph.closure_up([row for row in up if row not in live]).items():
-            self._dropped.setdefault(row, damaged.row if row == below else below)
-        incomplete = tuple(sorted(names[row] for row in up if row in live and row not in self._dropped))
+            self._weighed.dropped.setdefault(row, damaged.row if row == below else below)
+        incomplete = tuple(
+            sorted(names[row] for row in up if row in live and row not in self._weighed.dropped)
+        )
         loses = "itself" + (f"; incomplete afterwards: {', '.join(incomplete)}" if incomplete else "")
         self._add(plans.CUT, damaged.path, f"it {damaged.state}, nothing has it, and --allow-cut names it",
                   damaged.needed_by, row=damaged.row, others=incomplete, loses=loses)  # fmt: skip
@@ -378,15 +171,15 @@ class _Decision:
     def _leave(self, damaged: Damaged) -> None:
         """Say why a needed path is not mended and what the user can do."""
         why = [f"it {damaged.state}"]
-        refused = self._lookup.offers.refused.get(damaged.path)
+        refused = self._weighed.offers.refused.get(damaged.path)
         if refused:
             why.append(refused)
-        elif damaged.path in self._lookup.offers.known:
+        elif damaged.path in self._weighed.offers.known:
             why.append("a source has it, but not all that it refers to")
         else:
             why.append("no source that answered has it")
         if damaged.fetchable:
-            why.append(self._obstacle(damaged))
+            why.append(self._weighed.obstacle(damaged))
         fix = f"name a machine that has it (--from ssh://HOST), or give it up: --allow-cut {damaged.path}"
         if damaged.row in self._scan.keys.ghosts:
             self._leave_ghost(damaged, "; ".join(filter(None, why)))
@@ -396,9 +189,9 @@ class _Decision:
     def _leave_ghost(self, damaged: Damaged, why: str) -> None:
         """A row that is not there has no name: it is given up by the names of what refers to it."""
         for row in sorted(self._graph.referrers([damaged.row]).get(damaged.row, set())):
-            if row in self._restated or row in self._dropped:
+            if row in self._weighed.restated or row in self._weighed.dropped:
                 continue
-            info = self._ghost_referrers[row]
+            info = self._weighed.ghost_referrers[row]
             if info.path in self._choices.allow_cut:
                 self._add(plans.CUT, info.path, f"it refers to {damaged.path}, whose name is lost, and --allow-cut "
                           "names it", damaged.needed_by, row=damaged.row, others=(info.path,),
@@ -410,20 +203,22 @@ class _Decision:
     def _new_paths(self) -> None:
         """Register orphans that are proven; fetch what a root or a new path needs and no row knows."""
         damaged = {item.path for item in self._graph.damaged.values()}
-        for path, info in sorted(self._usable.items()):
+        for path, info in sorted(self._weighed.usable.items()):
             if path in damaged or self._graph.row(path):
                 continue
-            needed = self._labels.get(path, ())
-            known = self._lookup.offers.known.get(path)
+            needed = self._weighed.labels.get(path, ())
+            known = self._weighed.offers.known.get(path)
             new = replace(info, registered=self._base.created)
-            if path in self._verified and known:
+            if path in self._weighed.verified and known:
                 reason = f"it is on disk, complete, without a row; {known[0]} vouches for its contents"
                 self._add(plans.REGISTER, path, reason, needed, source=known[0], info=new)
-            elif path in self._adopted:
+            elif path in self._weighed.adopted:
                 self._add(plans.ADOPT, path, "it is needed and on disk without a row, and --adopt was given",
                           needed, info=new, loses="the proof that its contents are what they were")  # fmt: skip
             elif known and self._is_needed(path):
-                state = "its copy on disk is not complete" if path in self._orphans else "it is missing"
+                state = (
+                    "its copy on disk is not complete" if path in self._weighed.orphans else "it is missing"
+                )
                 self._add(plans.FETCH, path, f"{state}, and {known[0]} has it", needed, source=known[0],
                           info=new, registers=True)  # fmt: skip
 
@@ -431,31 +226,35 @@ class _Decision:
         """Tell whether a path without a row is wanted by a root, or by something that is registered anew."""
         if self._needed is None:
             needed: set[str] = set()
-            todo = [path for path in self._labels if not self._graph.row(path)]
-            todo += [path for path in self._verified if path in self._usable]
-            todo += [ref for info in self._restated.values() for ref in info.references]
-            todo += [damaged.path for damaged in self._graph.damaged.values() if damaged.path in self._usable]
+            todo = [path for path in self._weighed.labels if not self._graph.row(path)]
+            todo += [path for path in self._weighed.verified if path in self._weighed.usable]
+            todo += [ref for info in self._weighed.restated.values() for ref in info.references]
+            todo += [
+                damaged.path
+                for damaged in self._graph.damaged.values()
+                if damaged.path in self._weighed.usable
+            ]
             while todo:
                 here = todo.pop()
-                if here in needed or here not in self._usable:
+                if here in needed or here not in self._weighed.usable:
                     continue
                 needed.add(here)
-                todo += self._usable[here].references
+                todo += self._weighed.usable[here].references
             self._needed = needed
         return path in self._needed
 
     def _restate(self) -> None:
         """Set the references of rows right that refer to rows which are not there."""
-        for row, info in sorted(self._restated.items()):
-            if row not in self._graph.damaged and row not in self._dropped:
+        for row, info in sorted(self._weighed.restated.items()):
+            if row not in self._graph.damaged and row not in self._weighed.dropped:
                 self._add(plans.RESTATE, info.path, "it refers to a row that is not there; what it refers to is "
-                          "known again", self._labels.get(info.path, ()), info=info, row=row)  # fmt: skip
+                          "known again", self._weighed.labels.get(info.path, ()), info=info, row=row)  # fmt: skip
 
     def _drop(self) -> None:
         """Drop what is lost and dead, and what refers to it, referrers first."""
-        paths = self._graph.paths({*self._dropped, *self._dropped.values()})
+        paths = self._graph.paths({*self._weighed.dropped, *self._weighed.dropped.values()})
         # Whoever was reached later refers to one reached earlier: reversed, nothing is dropped under a referrer.
-        for row, below in reversed(list(self._dropped.items())):
+        for row, below in reversed(list(self._weighed.dropped.items())):
             if row in self._scan.keys.ghosts:
                 continue
             damaged = self._graph.damaged.get(row)
@@ -489,7 +288,7 @@ class _Decision:
         for finding in self._scan.findings:
             path = str(finding.evidence.get("path", ""))
             if finding.code == findings.DANGLING_ROOT and path and not self._graph.row(path):
-                if path in self._usable:
+                if path in self._weighed.usable:
                     continue
                 if path in self._choices.allow_cut and not finding.evidence["current"]:
                     self._add(plans.UNROOT, finding.subject, f"{path} is gone, nothing has it, and --allow-cut "
@@ -497,12 +296,12 @@ class _Decision:
                     continue
                 fix = "name a machine that has it (--from ssh://HOST)"
                 fix += "" if finding.evidence["current"] else f", or give the link up: --allow-cut {path}"
-                why = self._lookup.offers.refused.get(
+                why = self._weighed.offers.refused.get(
                     path, "no source that answered has it with all it refers to"
                 )
                 self._left.append(Left(finding.subject, f"{path} is gone; {why}", fix, finding.needed_by))
-            elif finding.code == findings.LIVE_ORPHAN and finding.subject not in self._usable:
-                refused = self._lookup.offers.refused.get(finding.subject, "no source that answered has it")
+            elif finding.code == findings.LIVE_ORPHAN and finding.subject not in self._weighed.usable:
+                refused = self._weighed.offers.refused.get(finding.subject, "no source that answered has it")
                 fix = "name a machine that has it (--from ssh://HOST), or trust what is on disk: --adopt"
                 self._left.append(
                     Left(finding.subject, f"it is on disk without a row; {refused}", fix, finding.needed_by)

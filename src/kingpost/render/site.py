@@ -54,7 +54,7 @@ def site_tree(loaded: Loaded, platform: Platform) -> Tree:
 
 def inputs_of(loaded: Loaded) -> str:
     """Give the digest of all that decides what is rendered: the topology as written, and kingpost's own code."""
-    inputs = sha256(loaded.topology.model_dump_json(by_alias=True).encode())
+    inputs = sha256(loaded.value.encode())
     package = Path(__file__).parents[1]
     for folder in (*(package / layer for layer in _LAYERS), templates()):
         for path in sorted(folder.rglob("*")):

@@ -51,12 +51,15 @@ class Loaded:
         return _locator(self.path, self.text)
 
     @cached_property
+    def value(self) -> str:
+        """Give the topology's value as JSON, in its own order."""
+        return self.topology.model_dump_json(by_alias=True)
+
+    @cached_property
     def digest(self) -> str:
         """Give the SHA-256 (hex) of the topology's *value*: comments and order of keys do not change it."""
-        canonical = self.topology.model_dump_json(by_alias=True)
-        return hashlib.sha256(
-            json.dumps(json.loads(canonical), sort_keys=True, separators=(",", ":")).encode()
-        ).hexdigest()
+        canonical = json.dumps(json.loads(self.value), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(canonical.encode()).hexdigest()
 
 
 def load(path: Path) -> Loaded:

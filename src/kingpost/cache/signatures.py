@@ -77,12 +77,12 @@ def trusted_keys(texts: Iterable[str]) -> TrustedKeys:
         InvalidInputError: One of them is no public key.
 
     """
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import (  # noqa: PLC0415 - slow to import
-        Ed25519PublicKey,
-    )
-
     keys: dict[str, Ed25519PublicKey] = {}
     for text in texts:
+        from cryptography.hazmat.primitives.asymmetric.ed25519 import (  # noqa: PLC0415 - slow to import
+            Ed25519PublicKey,
+        )
+
         name, _, encoded = text.strip().partition(":")
         try:
             keys[name] = Ed25519PublicKey.from_public_bytes(_public(name, encoded))

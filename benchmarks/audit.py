@@ -1,0 +1,199 @@
+"""`kingpost cache audit` beside `nix store verify`, on caches that real Nix wrote. Prints ratios; > 1 is faster.
+
+    python benchmarks/audit.py [local|http]...
+
+local: 2,000 small and 50 large NARs on disk, zstd and xz. The peer checks NarHash only (`--no-trust`); kingpost also
+    checks FileHash, sizes, the NAR's structure and references. `floor` is what libzstd (or liblzma) and SHA-256 alone
+    need for these NARs on as many threads, with nothing else done: no program can be faster than that.
+http: 1,000 small paths with 50 ms added to each request.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import random
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+from kingpost.cache.compression import decompressor
+from kingpost.cache.fetch import open_cache
+from kingpost.cache.narinfo import parse_narinfo
+
+ROOT = Path(__file__).parents[1]
+ROUNDS = 3
+LARGE_BYTES = 20 << 20
+SMALL = (
+    'builtins.genList (n: builtins.toFile "small-${toString n}" (builtins.concatStringsSep "\\n" '
+    '(builtins.genList (k: builtins.hashString "sha256" "${toString n}-${toString k}") 50))) 2000'
+)
+
+
+def provided(name):
+    done = subprocess.run([ROOT / "tests/real/provide"], capture_output=True, text=True, check=True)
+    places = dict(line.split("=", 1) for line in done.stdout.splitlines())
+    if name not in places:
+        sys.exit(f"{name} is not here: run `make real` first")
+    return Path(places[name])
+
+
+class Nix:
+    """A Nix with a private store."""
+
+    def __init__(self, name, root):
+        self.bin = provided(name)
+        for part in ("store", "var", "log", "conf", "home", "tmp"):
+            (root / part).mkdir(parents=True, exist_ok=True)
+        (root / "conf" / "nix.conf").write_text(
+            "build-users-group =\nsandbox = false\nsubstituters =\nexperimental-features = nix-command flakes\n"
+        )
+        self.env = {
+            **os.environ,
+            "HOME": str(root / "home"), "TMPDIR": str(root / "tmp"), "NIX_STORE_DIR": str(root / "store"),
+            "NIX_STATE_DIR": str(root / "var"), "NIX_LOG_DIR": str(root / "log"), "NIX_CONF_DIR": str(root / "conf"),
+            "NIX_REMOTE": "local", "NIX_USER_CONF_FILES": "/dev/null", "NIX_PATH": "",
+        }  # fmt: skip
+
+    def run(self, *words):
+        argv = [str(self.bin / words[0]), *map(str, words[1:])]
+        return subprocess.run(argv, env=self.env, capture_output=True, text=True, check=True).stdout
+
+
+def files_of_this_machine():
+    """Give real contents to fill NARs with: programs, libraries, Python sources."""
+    found = [p for p in Path("/usr/lib").rglob("*") if p.suffix in (".so", ".py", ".a") or ".so." in p.name]
+    found += Path("/usr/bin").iterdir()
+    random.Random(1).shuffle(found)
+    for path in found:
+        if path.is_file() and not path.is_symlink() and path.stat().st_size < 8 << 20:
+            yield path.read_bytes()
+
+
+def fill(nix, root):
+    """Put 2,000 small paths and 50 large ones into the store."""
+    (root / "small.nix").write_text(SMALL)
+    nix.run("nix-instantiate", "--eval", "--strict", "--read-write-mode", root / "small.nix")
+    pool = list(files_of_this_machine())
+    at = 0
+    for number in range(50):
+        tree = root / f"large-{number}"
+        tree.mkdir()
+        size = 0
+        while size < LARGE_BYTES:
+            data = pool[at % len(pool)]
+            (tree / str(at)).write_bytes(data)
+            size, at = size + len(data), at + 1
+        nix.run("nix-store", "--add", tree)
+
+
+def timed(action):
+    began = time.perf_counter()
+    action()
+    return time.perf_counter() - began
+
+
+def kingpost(*words):
+    argv = [sys.executable, "-m", "kingpost", "cache", "audit", *map(str, words), "--no-ledger"]
+    done = subprocess.run(argv, capture_output=True, text=True, check=False)
+    if done.returncode:
+        sys.exit(done.stdout[-2000:] + done.stderr)
+
+
+def side_by_side(actions):
+    """Run each in turn, several rounds; gives the best time of each."""
+    best = dict.fromkeys(actions, float("inf"))
+    for _ in range(ROUNDS):
+        for name, action in actions.items():
+            best[name] = min(best[name], timed(action))
+    return best
+
+
+def floor(cache):
+    """Decompress and hash every NAR on all processors, and nothing else."""
+
+    def one(info):
+        buffer = memoryview(bytearray(128 * 1024))
+        digest = hashlib.sha256()
+        with source.get(info.url) as body:
+            stream = decompressor(info.compression, body)
+            while count := stream.readinto(buffer):
+                digest.update(buffer[:count])
+
+    source = open_cache(str(cache))
+    infos = [parse_narinfo(file.read_text()) for file in cache.glob("*.narinfo")]
+    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+        list(pool.map(one, sorted(infos, key=lambda info: -info.nar_size)))
+
+
+def local(root, new, old):
+    nix = Nix(new, root / "nix")
+    peers = {"nix 2.34": nix}
+    fill(nix, root)
+    for compression in ("zstd", "xz"):
+        cache = root / compression
+        nix.run("nix", "copy", "--all", "--to", f"file://{cache}?compression={compression}")
+        total = sum(parse_narinfo(f.read_text()).nar_size for f in cache.glob("*.narinfo"))
+        if compression == "xz":
+            peers["nix 2.8"] = Nix(old, root / "nix28")
+            peers["nix 2.8"].env |= {"NIX_STORE_DIR": nix.env["NIX_STORE_DIR"]}
+        verify = ("nix", "store", "verify", "--all", "--no-trust", "--store", f"file://{cache}")
+        actions = {name: partial(peer.run, *verify) for name, peer in peers.items()}
+        actions |= {"kingpost": partial(kingpost, cache), "floor": partial(floor, cache)}
+        best = side_by_side(actions)
+        print(
+            f"{compression}: {total / 1e6:.0f} MB of NAR in 2,050 paths on {len(os.sched_getaffinity(0))} processors"
+        )
+        for name, seconds in best.items():
+            print(f"  {name:9} {seconds:6.2f} s {total / 1e6 / seconds:6.0f} MB/s", end="")
+            print(
+                "" if name == "kingpost" else f"   kingpost is {seconds / best['kingpost']:.2f} times as fast"
+            )
+
+
+class Slow(SimpleHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
+
+    def do_GET(self):
+        time.sleep(0.05)
+        super().do_GET()
+
+    def log_message(self, *_):
+        pass
+
+
+class Server(ThreadingHTTPServer):
+    daemon_threads = True
+    request_queue_size = 128
+
+
+def http(root, new, _old):
+    nix = Nix(new, root / "nix")
+    (root / "small.nix").write_text(SMALL.replace("2000", "1000"))
+    nix.run("nix-instantiate", "--eval", "--strict", "--read-write-mode", root / "small.nix")
+    cache = root / "cache"
+    nix.run("nix", "copy", "--all", "--to", f"file://{cache}?compression=zstd")
+    paths = sorted(parse_narinfo(file.read_text()).path.base for file in cache.glob("*.narinfo"))
+    paths = [f"{nix.env['NIX_STORE_DIR']}/{base}" for base in paths]
+    (root / "list").write_text("\n".join(paths))
+    server = Server(("127.0.0.1", 0), partial(Slow, directory=str(cache)))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    url = f"http://127.0.0.1:{server.server_port}"
+    one = timed(lambda: kingpost(url, "--list", root / "list"))
+    other = timed(lambda: nix.run("nix", "store", "verify", "--no-trust", "--store", url, *paths))
+    server.shutdown()
+    print(f"http: {len(paths)} small paths, 50 ms added to each request")
+    print(f"  nix 2.34  {other:6.2f} s\n  kingpost  {one:6.2f} s   {other / one:.1f} times as fast")
+
+
+if __name__ == "__main__":
+    for chosen in sys.argv[1:] or ["local", "http"]:
+        with tempfile.TemporaryDirectory(prefix="kingpost-audit-") as directory:
+            {"local": local, "http": http}[chosen](Path(directory), "nix234", "nix28")

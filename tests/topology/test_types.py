@@ -27,7 +27,7 @@ BAD = {
     types.Port: [0, 65536, "80", True, 80.5],
     types.Name: ["", "-a", "a b", "a/b", "ä", "x" * 64, 'a"b', "a\n"],
     types.HostName: ["-a.example", "a..b", "x" * 64, "a_b", 'a"', "a\n"],
-    types.Url: ["ftp://x", "x", "http://", "http://a b/", "http://x/$(id)", "https://x/?q", "https://x:99999/", "http://ä/"],
+    types.Url: ["ftp://x", "x", "http://", "http://a b/", "http://x/$(id)", "https://x/?q", "https://x/?", "https://x/#", "https://x:99999/", "http://ä/"],
     types.StoreHash: ["8iv5j0f2difw6wg9vwj9r2raacb08fk", "e" * 32, ""],
     types.Mode: [400, "9999", "rwx"],
     types.CacheName: ["", "*", "a.b", "x" * 51],

@@ -94,7 +94,9 @@ class Host(Model):
     users: tuple[User, ...] = ()
     trusted_users: tuple[User, ...] = Field(default=(), description="may pass any setting to the Nix daemon")
     ssh_user: User | None = None
-    addresses: dict[Name, Annotated[HostAddress, BeforeValidator(_address)]] = {}
+    addresses: dict[
+        Name, Annotated[HostAddress, BeforeValidator(_address, json_schema_input_type=Address | HostAddress)]
+    ] = {}
     deploy: Deploy | None = None
     nix: NixVersion = "2.31"
     ec2: bool = Field(default=False, description="has EC2's metadata service")

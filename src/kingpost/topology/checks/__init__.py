@@ -14,6 +14,7 @@ from kingpost.topology.checks import (  # noqa: F401 - importing a theme registe
     binds,
     buckets,
     caches,
+    clusters,
     deploys,
     memory,
     network,

@@ -25,6 +25,7 @@ THEMES: Final = {
     "pushes": "Pushes",
     "tokens": "Tokens",
     "caches": "Caches",
+    "clusters": "Clusters",
     "attic_server": "Attic's settings",
     "buckets": "Buckets",
     "deploys": "Deploys",

@@ -53,8 +53,8 @@ def command(
             print(f"    fails with: {', '.join(one.codes)}")
         print(f"    last good:  {one.last_good or 'never seen'}")
         print(
-            f"    last look:  {one.last_looked} by `kingpost {one.command}`; {_times(one.looks)} looked, "
-            f"{_times(one.breakages)} broken"
+            f"    last look:  {one.last_looked} by `kingpost {one.command}`; looked at "
+            f"{_times(one.looks)}, broken {_times(one.breakages)}"
         )
     broken = sum(1 for one in found if one.broken_since)
     print(f"{broken} broken, {len(found) - broken} good, as last seen ({path})")

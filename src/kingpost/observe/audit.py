@@ -132,7 +132,7 @@ class Auditor:
             code = fetch_code(error, "narinfo", credentials=self.credentials)
             if code is codes.NARINFO_MISSING:
                 return Outcome(target, named, (), present=bool(self._upstream_of(target)))
-            verdict = code.verdict(named, f"{code.title}: {error}", fetch_evidence(error))
+            verdict = code.verdict(named, _words(code, error), fetch_evidence(error))
             return Outcome(target, named, (verdict,), present=None)
         return Outcome(target, named, (), present=True)
 
@@ -142,7 +142,7 @@ class Auditor:
             text = self._retried(lambda: self._small("nix-cache-info")).decode("utf-8", "replace")
         except FetchError as error:
             code = fetch_code(error, "cache-info", credentials=self.credentials)
-            return code.verdict(self.cache.url, f"{code.title}: {error}", fetch_evidence(error))
+            return code.verdict(self.cache.url, _words(code, error), fetch_evidence(error))
         if "StoreDir:" in text:
             return None
         evidence = {"url": f"{self.cache.url}/nix-cache-info", "looks_like": looks_like(text.encode())}
@@ -155,7 +155,7 @@ class Auditor:
             text = self._retried(lambda: self._small(location))
         except FetchError as error:
             code = fetch_code(error, "narinfo", credentials=self.credentials)
-            return _Problem(code, f"narinfo: {code.title}: {error}", fetch_evidence(error))
+            return _Problem(code, f"narinfo: {_words(code, error)}", fetch_evidence(error))
         try:
             return parse_narinfo(text)
         except NarInfoError as error:
@@ -204,7 +204,7 @@ class Auditor:
                 got = measure(body, info)
         except FetchError as error:
             code = fetch_code(error, "nar", credentials=self.credentials)
-            problem = _Problem(code, f"body: {code.title}: {error}", fetch_evidence(error))
+            problem = _Problem(code, f"body: {_words(code, error)}", fetch_evidence(error))
             return problem, None, may_succeed(error)
         except UnknownCompressionError as error:
             return _Problem(codes.COMPRESSION, str(error), {"url": info.url}), None, False
@@ -234,6 +234,11 @@ class _Problem:
     code: Code
     words: str
     evidence: dict[str, Any]
+
+
+def _words(code: Code, error: FetchError) -> str:
+    """Give a code's title with what the error adds to it."""
+    return code.title if str(error) == code.title else f"{code.title}: {error}"
 
 
 def subject(what: str, cache_url: str) -> str:

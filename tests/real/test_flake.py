@@ -185,3 +185,12 @@ def test_nix_reads_the_lock_file_and_would_not_change_it(nix, flake):
         "nix", "flake", "metadata", "--json", f"path:{flake.project}", "--offline", "--no-update-lock-file"
     )
     assert json.loads(done.stdout)["locks"] == json.loads((ROOT / "flake.lock").read_text())
+
+
+def test_the_examples_render_in_a_build(nix_new, flake, tmp_path):
+    result = tmp_path / "result"
+    nix_new.run(
+        "nix", "build", "--out-link", result, flake.of("checks.x86_64-linux.examples"), *flake.options
+    )
+    examples = {path.parent.name for path in (ROOT / "examples").glob("*/topology.toml")}
+    assert examples == {path.parent.name for path in result.resolve().glob("*/manifest.json")}

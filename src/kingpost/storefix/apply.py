@@ -403,10 +403,10 @@ class _Application:
                 continue
             if action.kind in (plans.REGISTER, plans.ADOPT):
                 place = self._store.real(action.subject)
+                effects.settle(place)
                 if not self._is_whole(place, _info(action)):
                     self._failed[action.subject] = "its contents have changed since the plan was made"
                     continue
-                tidy.flush_tree(place)
             wanted[action.subject] = action
         while True:
             broken = [

@@ -175,6 +175,44 @@ def remove(directory_fd: int, name: bytes) -> None:
     boundary("rmdir done")
 
 
+def settle(place: Path) -> None:
+    """Give a path that is about to be registered the modes, times and owner that Nix gives, and flush all of it.
+
+    A copy may be complete and not look it: whoever made it was killed before this step (source:
+    src/libstore/posix-fs-canonicalise.cc), and may still own it.
+
+    Raises:
+        OSError: Something cannot be changed or flushed.
+
+    """
+    above = os.open(place.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        _settle(above, os.fsencode(place.name))
+        os.fsync(above)
+    finally:
+        os.close(above)
+    boundary("settled")
+
+
+def _settle(directory_fd: int, name: bytes) -> None:
+    status = os.stat(name, dir_fd=directory_fd, follow_symlinks=False)
+    if status.st_uid != os.geteuid():
+        os.chown(name, os.geteuid(), os.getegid(), dir_fd=directory_fd, follow_symlinks=False)
+    if not stat.S_ISDIR(status.st_mode) and not stat.S_ISREG(status.st_mode):
+        os.utime(name, (1, 1), dir_fd=directory_fd, follow_symlinks=False)
+        return
+    fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK, dir_fd=directory_fd)
+    try:
+        if stat.S_ISDIR(status.st_mode):
+            for entry in os.listdir(fd):
+                _settle(fd, os.fsencode(entry))
+        os.fchmod(fd, 0o555 if stat.S_ISDIR(status.st_mode) or status.st_mode & stat.S_IXUSR else 0o444)
+        os.utime(fd, (1, 1))
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
 def remove_below(directory: AnyPath, name: str) -> None:
     """Remove an entry of a directory with all below it, and flush the directory.
 

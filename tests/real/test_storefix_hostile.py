@@ -100,7 +100,7 @@ def test_an_unsigned_source_cannot_exchange_a_reference(lab, tmp_path):
 @pytest.mark.parametrize("said", ["0123456789abcdfghijklmnpqrsvwxyz-nowhere", ""], ids=["too many", "none"])
 def test_wrong_references_of_an_unsigned_source_do_not_keep_its_bytes_from_being_used(lab, tmp_path, said):
     """The row is there and says what the path refers to; of the source only the bytes are wanted."""
-    path, others = a_referrer(lab)
+    path, _ = a_referrer(lab)
     before = references(lab, path)
     lab.lose(path)
     url = lying_cache(
@@ -111,6 +111,23 @@ def test_wrong_references_of_an_unsigned_source_do_not_keep_its_bytes_from_being
     code, printed = lab.run("repair", "--yes", "--no-rebuild", "--offline", "--from", url, cache=False)
     assert code == 0, printed
     assert references(lab, path) == before
+    lab.assert_sound()
+
+
+def test_what_is_registered_from_disk_gets_the_modes_and_times_of_a_store(lab):
+    """Nix was killed after it had written everything, and before it had made it read-only."""
+    path = Path(min(lab.live))
+    lab.sql(("delete from ValidPaths where path = ?", str(path)))
+    for place in (path, *path.rglob("*")):
+        if not place.is_symlink():
+            place.chmod(0o755 if place.is_dir() or place.stat().st_mode & 0o100 else 0o644)
+        os.utime(place, follow_symlinks=False)
+    code, said = lab.run("repair", "--yes", "--no-rebuild", "--offline")
+    assert code == 0, said
+    for place in (path, *path.rglob("*")):
+        status = place.lstat()
+        assert status.st_mtime == 1, place
+        assert place.is_symlink() or status.st_mode & 0o777 in (0o444, 0o555), place
     lab.assert_sound()
 
 
@@ -397,3 +414,27 @@ def test_a_store_in_a_layer_of_a_container_image(lab, tmp_path):
     )
     assert "repair: 0" in done.stdout, done.stdout + done.stderr
     assert "nix: 0" in done.stdout, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("call", ["scandir", "readlink", "lstat"])
+def test_roots_on_a_failing_disk_are_not_taken_for_none(lab, monkeypatch, call):
+    """With its root unreadable, what is alive looks dead: the plan would drop it, and a collection delete it."""
+    (lab.nix.state / "gcroots" / "more").mkdir()
+    link = lab.nix.state / "gcroots" / "more" / "only"
+    dead = sorted(set(lab.paths.values()) - lab.live)
+    link.symlink_to(dead[0])
+    lab.lose(dead[0])
+    before = lab.rows("select path from ValidPaths order by path")
+    real = getattr(os, call)
+    bad = str(link.parent if call == "scandir" else link)
+
+    def failing(path=".", *args, **options):
+        if os.fspath(path) == bad:
+            raise OSError(5, "Input/output error", bad)
+        return real(path, *args, **options)
+
+    monkeypatch.setattr(os, call, failing)
+    code, said = lab.run("repair", "--yes", "--no-rebuild", "--offline", cache=False)
+    monkeypatch.undo()
+    assert (code, "Input/output error" in said) == (3, True), said
+    assert lab.rows("select path from ValidPaths order by path") == before

@@ -139,6 +139,10 @@ def test_a_store_below_a_root(lab, tmp_path, monkeypatch):
     (disk / "etc/nix").mkdir(parents=True)
     (disk / "etc/nix/nix.conf").write_text(f"substituters = file://{cache}\n")
     (disk / path[1:]).unlink()
+    # A root that leads in circles keeps nothing alive, and must not keep the repair from its work.
+    (disk / "loop").symlink_to("loop")
+    (disk / "nix/var/nix/gcroots/auto").mkdir(parents=True, exist_ok=True)
+    (disk / "nix/var/nix/gcroots/auto/circle").symlink_to("/loop/result")
     for name in lab.nix.env:
         monkeypatch.delenv(name, raising=False) if name.startswith("NIX_") else None
     assert main(["scan", "--root", str(disk), "--quiet"]) == 1

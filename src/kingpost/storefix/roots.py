@@ -7,6 +7,7 @@ into the store, or to another symlink into the store, are roots; so is a regular
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import stat
@@ -14,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from .errors import CannotLookError
 from .interface import BASE_NAME
 from .locate import resolve_inside
 from .locks import is_held
@@ -54,8 +56,19 @@ def find(store: StoreRoot, *, processes: bool = True) -> list[Root]:
         store: The store.
         processes: Whether to look at running processes too, which takes longest.
 
+    Raises:
+        CannotLookError: A root cannot be read. Without it what is alive would look dead, and be dropped.
+
     """
-    found = [*_links(store), *_temporary(store)]
+    try:
+        found = [*_links(store), *_temporary(store)]
+    except OSError as error:
+        raise CannotLookError(
+            "a root cannot be read, so what is alive cannot be told",
+            where=str(error.filename or store.state_dir),
+            why=error.strerror or str(error),
+            fix="read the kernel's log (dmesg): the disk may be failing; copy it before anything else",
+        ) from error
     if processes:
         found += _processes(store)
     unique = {(root.base_name, root.label): root for root in reversed(found)}
@@ -77,7 +90,10 @@ def _links(store: StoreRoot) -> Iterator[Root]:
 
 
 def _walk(directory: Path) -> Iterator[str]:
-    """Give every entry that is no directory, following no symlink; unreadable directories are passed over."""
+    """Give every entry that is no directory, following no symlink.
+
+    Only who is not root passes over what may not be read.
+    """
     todo = [str(directory)]
     while todo:
         try:
@@ -87,30 +103,58 @@ def _walk(directory: Path) -> Iterator[str]:
                         todo.append(entry.path)
                     else:
                         yield entry.path
-        except OSError:
-            continue
+        except OSError as error:
+            if not _may_be_missing(error):
+                raise
+
+
+def _may_be_missing(error: OSError) -> bool:
+    """Tell whether something is gone, or hidden from a user who is not root: anything else is a failure."""
+    if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+        return True
+    return error.errno in (errno.EACCES, errno.EPERM) and os.geteuid() != 0
+
+
+def _target(place: str) -> str | None:
+    """Give where a symlink leads; empty if it is none, None if there is nothing.
+
+    Raises:
+        OSError: It cannot be told.
+
+    """
+    try:
+        if not stat.S_ISLNK(os.lstat(place).st_mode):
+            return ""
+        return os.readlink(place)
+    except OSError as error:
+        if _may_be_missing(error):
+            return None
+        raise
 
 
 def _link(store: StoreRoot, place: str) -> Root | None:
     """Tell what root an entry below gcroots or profiles is; None if it is none."""
     name = os.path.basename(place)
-    if not os.path.islink(place):
+    target = _target(place)
+    if target is None:
+        return None
+    if not target:
         if BASE_NAME.fullmatch(name) and stat.S_ISREG(os.lstat(place).st_mode):
             return Root(name, f"gcroot file {name}", place, 1)
         return None
-    target = os.readlink(place)
     base = store_name(store, target)
     if base:
         label, rank, current = _describe(store, place, "")
         return Root(base, label, place, rank, current)
     # An indirect root: the target must itself be a symlink into the store.
-    indirect = _resolve(store, place, target)
     label, rank, current = _describe(store, place, target)
-    if not os.path.lexists(indirect):
+    try:
+        final = _target(_resolve(store, place, target))
+    except CannotLookError:  # symlinks that lead in circles
+        final = None
+    if final is None:
         return Root("", label, place, rank, current)
-    if not os.path.islink(indirect):
-        return None
-    base = store_name(store, os.readlink(indirect))
+    base = store_name(store, final)
     return Root(base, label, place, rank, current) if base else None
 
 

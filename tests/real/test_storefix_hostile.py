@@ -438,3 +438,14 @@ def test_roots_on_a_failing_disk_are_not_taken_for_none(lab, monkeypatch, call):
     monkeypatch.undo()
     assert (code, "Input/output error" in said) == (3, True), said
     assert lab.rows("select path from ValidPaths order by path") == before
+
+
+def test_no_failure_of_the_disk_ends_in_a_traceback(lab, monkeypatch):
+    def failing(_path):
+        raise OSError(5, "Input/output error", str(lab.nix.store))
+
+    monkeypatch.setattr(os, "statvfs", failing)
+    code, said = lab.run("scan")
+    assert code == 3
+    assert f"{lab.nix.store}: Input/output error" in said
+    assert "dmesg" in said

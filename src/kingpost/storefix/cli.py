@@ -16,7 +16,7 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .errors import EXIT_HEALTHY, EXIT_PROBLEMS, EXIT_USAGE, StoreFixError, UsageError
+from .errors import EXIT_CANNOT_LOOK, EXIT_HEALTHY, EXIT_PROBLEMS, EXIT_USAGE, StoreFixError, UsageError
 from .progress import Progress
 
 if TYPE_CHECKING:
@@ -49,21 +49,23 @@ def main(argv: Sequence[str] | None = None) -> int:
         return leaving.code if isinstance(leaving.code, int) else EXIT_USAGE
     try:
         return _run(options, words)
-    except StoreFixError as error:
-        print(f"{PROGRAM}: {error}", file=sys.stderr)
-        return error.exit_code
-    except sqlite3.DatabaseError as error:
-        print(
-            f"{PROGRAM}: the database cannot be read: {error}\n  fix: {PROGRAM} scan --contents",
-            file=sys.stderr,
-        )
-        return EXIT_PROBLEMS
-    except KeyboardInterrupt:
-        print(f"\n{PROGRAM}: interrupted; what was done stays done, the rest is untouched", file=sys.stderr)
-        return 130
     except BrokenPipeError:
         sys.stdout = None  # the reader has gone; Python would complain at exit
         return EXIT_PROBLEMS
+    except StoreFixError as error:
+        said, code = str(error), error.exit_code
+    except sqlite3.DatabaseError as error:
+        said = f"the database cannot be read: {error}\n  fix: {PROGRAM} scan --contents"
+        code = EXIT_PROBLEMS
+    except OSError as error:
+        said = f"{error.filename or 'the disk'}: {error.strerror or error}\n"
+        said += "  fix: read the kernel's log (dmesg), for the disk may be failing or full"
+        code = EXIT_CANNOT_LOOK
+    except KeyboardInterrupt:
+        print(file=sys.stderr)  # behind the ^C of a terminal
+        said, code = "interrupted; what was done stays done, the rest is untouched", 130
+    print(f"{PROGRAM}: {said}", file=sys.stderr)
+    return code
 
 
 def _run(options: argparse.Namespace, words: list[str]) -> int:
@@ -71,9 +73,13 @@ def _run(options: argparse.Namespace, words: list[str]) -> int:
         from . import remote
 
         return remote.run(options.host, _without_host(words), sudo=options.sudo)
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, _terminated)
-    return _Program(options).run()
+    if threading.current_thread() is not threading.main_thread():
+        return _Program(options).run()
+    before = signal.signal(signal.SIGTERM, _terminated)
+    try:
+        return _Program(options).run()
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _terminated(number: int, _frame: object) -> None:
@@ -214,7 +220,8 @@ class _Program:
         return open_rebuilder(self._store, self._settings)
 
     def _decide(self, scan: Scan) -> Plan:
-        from .decide import Choices, decide
+        from .decide import decide
+        from .weigh import Choices
 
         options = self._options
         choices = Choices(

@@ -47,17 +47,15 @@ def clean(store: StoreRoot, action: Action) -> str:
 
 
 def _clean_store(store: StoreRoot, name: str) -> str:
+    if not os.path.lexists(store.real_store / name):
+        return ""  # an earlier run has removed it
     directory = store.real_store
     if name.startswith(".links/"):
         directory, name = directory / ".links", name[len(".links/") :]
         if directory.is_symlink() or "/" in name:
             return "it is no file of .links"
-        if not os.path.lexists(directory / name):
-            return ""
         if not name.startswith(".tmp-link-") and _link_is_sound(directory / name, name):
             return "it is what its name says"
-    elif "/" not in name and not os.path.lexists(directory / name):
-        return ""  # an earlier run has removed it
     elif "/" in name or not leftovers.trash(store, name):
         return "it is nothing that this program removes"
     elif name.endswith(".lock") and is_held(directory / name):
@@ -92,20 +90,3 @@ def unroot(store: StoreRoot, run: Run, action: Action) -> None:
     aside = run.directory / "links" / str(len(os.listdir(run.directory / "links")))
     run.note(moved=str(link), aside=str(aside))
     effects.move(link, aside)
-
-
-def flush_tree(place: Path) -> None:
-    """Flush every file and directory of a path that is about to be registered, and its name."""
-    stack = [place]
-    while stack:
-        here = stack.pop()
-        if here.is_symlink():
-            continue
-        if here.is_dir():
-            stack.extend(here.iterdir())
-        fd = os.open(here, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-        try:
-            os.fsync(fd)
-        finally:
-            os.close(fd)
-    effects.fsync_directory(place.parent)

@@ -1,6 +1,6 @@
 """Damage of all kinds in random combinations on random closures: afterwards the store is sound, says real Nix.
 
-KINGPOST_EXAMPLES sets the number of examples for each Nix (default 12); `make soak` takes many more.
+KINGPOST_EXAMPLES sets the number of examples for each Nix (default 4); `make soak` takes many more.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from tests.real.conftest import NIX_VERSIONS, Nix, require
 from tests.storefix.lab import Lab
 
-EXAMPLES = int(os.environ.get("KINGPOST_EXAMPLES", "12"))
+EXAMPLES = int(os.environ.get("KINGPOST_EXAMPLES", "4"))
 SEEDS = (1, 2)
 
 

@@ -174,15 +174,15 @@ class Weighing:
         What is dropped takes away references of offers, and an offer that falls away may mean that more is
         dropped; both only ever grow, so this comes to an end.
         """
+        lost: dict[int, None] = {}
         while True:
             before = (len(self.dropped), len(self.usable), len(self.restated))
             self.usable = self._closed_offers()
             self.restated = self._true_references()
-            self.rebuilt = {
-                damaged.row for damaged in self._graph.damaged.values() if self._rebuildable(damaged)
-            }
-            lost = [damaged.row for damaged in self._graph.damaged.values()
-                    if not damaged.live and not self.mendable(damaged)]  # fmt: skip
+            damaged = self._graph.damaged.values()
+            self.rebuilt = {one.row for one in damaged if self._rebuildable(one)}
+            # Never taken back: a ghost is settled once its referrers fall, and they fall because of it.
+            lost.update((one.row, None) for one in damaged if not one.live and not self.mendable(one))
             self.dropped = self._graph.closure_up(lost)
             if before == (len(self.dropped), len(self.usable), len(self.restated)):
                 return

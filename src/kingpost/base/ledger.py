@@ -10,10 +10,11 @@ from __future__ import annotations
 import json
 import os
 import socket
+import time
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from kingpost import __version__
 from kingpost.base.errors import CannotLookError
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
     from sqlite_utils.db import Table
 
     from kingpost.base.verdict import Verdict
+
+
+_PATIENCE: Final = 30.0  # seconds to wait for another process
 
 
 def default_path() -> Path:
@@ -52,10 +56,9 @@ class Ledger:
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self.db: Database = sqlite_utils.Database(
-                sqlite3.connect(self.path, timeout=30, check_same_thread=False)
+                sqlite3.connect(self.path, timeout=_PATIENCE, check_same_thread=False)
             )
-            self.db.execute("pragma journal_mode = wal")
-            self._create()
+            self._prepare()
         except (OSError, sqlite3.Error) as error:
             raise CannotLookError(
                 f"the ledger cannot be opened: {error}",
@@ -66,6 +69,22 @@ class Ledger:
     def table(self, name: str) -> Table:
         """Give one table."""
         return cast("Table", self.db[name])
+
+    def _prepare(self) -> None:
+        """Make the tables; several processes may do so at once, and SQLite waits for no lock when it turns to WAL."""
+        import sqlite3  # noqa: PLC0415 - keeps `kingpost --version` light
+
+        deadline = time.monotonic() + _PATIENCE
+        while True:
+            try:
+                self.db.execute("pragma journal_mode = wal")
+                self._create()
+            except sqlite3.OperationalError as error:
+                if "locked" not in str(error) or time.monotonic() > deadline:
+                    raise
+                time.sleep(0.05)
+            else:
+                return
 
     def _create(self) -> None:
         self.table("runs").create(

@@ -405,6 +405,62 @@ def test_what_the_ledger_verified_does_not_renew_itself(cache, capsys, tmp_path)
     assert report["paths"] == 10
 
 
+def body_of(report, number):
+    return next(v for v in report["verdicts"] if v["subject"].startswith(path_of(number)))["evidence"]
+
+
+def test_a_body_that_is_known_is_hashed_and_not_decompressed(cache, capsys, monkeypatch):
+    _, first = command(capsys, "audit", cache, "--json")
+    with monkeypatch.context() as without:
+        without.setattr("kingpost.observe.audit.measure", lambda *_: pytest.fail("it was decompressed"))
+        code, second = command(capsys, "audit", cache, "--json", "-j", "1")
+        assert code == 0
+    assert all("same_body_as" in v["evidence"] for v in second["verdicts"])
+    for key in ("nar_bytes", "body_bytes", "body_hash", "nar_hash"):
+        assert body_of(first, 3)[key] == body_of(second, 3)[key]
+    _, fresh = command(capsys, "audit", cache, "--json", "--fresh")
+    assert not any("same_body_as" in v["evidence"] for v in fresh["verdicts"])
+
+
+@pytest.mark.parametrize(
+    ("change", "code"),
+    [
+        (lambda b: b"", "BODY-EMPTY"),
+        (lambda b: b[:-1], "BODY-TRUNCATED"),
+        (lambda b: b[:-1] + b"x", "BODY-CORRUPT"),
+        (lambda b: b + bytes(1_000_000), "BODY-TRAILING"),
+        (lambda _: zstandard.ZstdCompressor().compress(nar(b"other")), "BODY-WRONG-SIZE"),
+        (lambda b: zstandard.ZstdCompressor(level=19, write_checksum=True).compress(
+            zstandard.ZstdDecompressor().decompress(b)), "FILE-WRONG"),
+    ],
+)  # fmt: skip
+def test_a_known_body_that_changed_is_read_anew(cache, capsys, change, code):
+    command(capsys, "audit", cache)
+    body = cache / f"nar/{hash_of(3)}.nar.zst"
+    body.write_bytes(change(body.read_bytes()))
+    _, report = command(capsys, "audit", cache, hash_of(3), "--json")
+    assert [v["code"] for v in report["verdicts"]] == [f"KP-CACHE-{code}"]
+    assert "same_body_as" not in body_of(report, 3)
+
+
+def test_a_body_compressed_anew_without_file_lines_is_read_anew(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("KINGPOST_LEDGER", str(tmp_path / "ledger.sqlite"))
+    files = caches({1: []})
+    info = f"{hash_of(1)}.narinfo"
+    lines = [line for line in files[info].decode().splitlines() if not line.startswith("File")]
+    files[info] = ("\n".join(lines) + "\n").encode()
+    with faults.serve(files) as server:
+        for again in (False, True):
+            _, report = command(capsys, "audit", server.url, hash_of(1), "--json")
+            assert ("same_body_as" in body_of(report, 1)) is again
+        url = f"nar/{hash_of(1)}.nar.zst"
+        files[url] = zstandard.ZstdCompressor(write_checksum=True).compress(
+            zstandard.ZstdDecompressor().decompress(files[url])
+        )
+        code, report = command(capsys, "audit", server.url, hash_of(1), "--json")
+    assert (code, "same_body_as" in body_of(report, 1)) == (0, False)
+
+
 def test_another_cache_is_another_matter(cache, capsys, tmp_path):
     command(capsys, "audit", cache)
     other = written(tmp_path / "other", caches({1: []}))

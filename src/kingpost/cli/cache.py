@@ -73,6 +73,9 @@ def audit(
     verified_since: Annotated[
         str, _option("--verified-since", "AGE", "Skip what the ledger verified: 7d.")
     ] = "",
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="Decompress even bodies that the ledger knows.")
+    ] = False,
     sample: Annotated[str, _option("--sample", "N|N%", "Only so many of the paths.")] = "",
     seed: Annotated[str, _option("--seed", "TEXT", "Draws the sample; by default the day does.")] = "",
     shard: Annotated[
@@ -120,7 +123,7 @@ def audit(
     job = Job(url, access, keys, upstreams, attempts, rate)
     age = _unit("--verified-since", verified_since, parse_duration) if verified_since else None
     request = Request(
-        job, paths or (), closure or (), flake or (), listing or (), everything, references, age,
+        job, paths or (), closure or (), flake or (), listing or (), everything, references, fresh, age,
         sample, seed, shard, jobs,
     )  # fmt: skip
     with Recorder("cache audit", outputs) as recorder:

@@ -36,7 +36,7 @@ class Measured:
         nar_bytes: Of the uncompressed NAR, as far as it was read.
         nar_hash: Of those bytes.
         file_bytes: Of the body, compressed.
-        file_hash: Of those bytes; None when the narinfo gives no FileHash.
+        file_hash: Of those bytes.
         structure: Empty for a whole NAR, else what is wrong with it.
         trouble: What ended the reading early, or None.
         overlong: More than NarSize came, and the rest was not read.
@@ -47,7 +47,7 @@ class Measured:
     nar_bytes: int
     nar_hash: Hash
     file_bytes: int
-    file_hash: Hash | None
+    file_hash: Hash
     structure: str
     trouble: FetchError | DecompressionError | None
     overlong: bool
@@ -61,7 +61,7 @@ def measure(body: Body, info: NarInfo) -> Measured:
         UnknownCompressionError: The narinfo names a compression that cannot be read.
 
     """
-    tap = _Tap(_decoded(body), hashed=info.file_hash is not None and info.compression != "none")
+    tap = _Tap(_decoded(body), hashed=info.compression != "none")
     source = decompressor(info.compression, tap)
     digest = hashlib.sha256()
     count = kept = 0
@@ -98,6 +98,22 @@ def measure(body: Body, info: NarInfo) -> Measured:
         overlong=count > info.nar_size,
         head=tap.head,
     )
+
+
+def hash_body(body: Body, info: NarInfo, most: int) -> Measured:
+    """Hash a body as it is, up to `most` bytes and a piece: what a NAR was taken out of before needs no more.
+
+    The result speaks of the NAR as if it had been read; it holds only if `file_hash` is that of the body before.
+    """
+    source = _decoded(body)
+    digest = hashlib.sha256()
+    _, view = _buffer()
+    count = 0
+    while count <= most and (fresh := source.readinto(view)):
+        digest.update(view[:fresh])
+        count += fresh
+    found = Hash("sha256", digest.digest())
+    return Measured(info.nar_size, info.nar_hash, count, found, "", None, overlong=False, head=b"")
 
 
 def _buffer() -> tuple[bytearray, memoryview]:
@@ -149,5 +165,5 @@ class _Tap:
         self.count += count
         return count
 
-    def hash(self) -> Hash | None:
-        return Hash("sha256", self._digest.digest()) if self._digest is not None else None
+    def hash(self) -> Hash:
+        return Hash("sha256", self._digest.digest())

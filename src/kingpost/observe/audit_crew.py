@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 from kingpost.cache.fetch import Access, Throttle, open_cache
 from kingpost.cache.signatures import trusted_keys
 from kingpost.observe import audit_codes as codes
-from kingpost.observe.audit import Auditor, Outcome, Target, subject
+from kingpost.observe.audit import Auditor, Known, Outcome, Target, subject
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -57,6 +57,7 @@ class Task:
 
     target: Target
     only_presence: bool = False
+    known: Known | None = None
 
 
 class Crew:
@@ -277,4 +278,4 @@ def _take_from(processes: list[_Process], url: str) -> tuple[Task, Outcome] | No
 
 def perform(auditor: Auditor, task: Task) -> Outcome:
     """Do one task."""
-    return auditor.is_present(task.target) if task.only_presence else auditor.audit(task.target)
+    return auditor.is_present(task.target) if task.only_presence else auditor.audit(task.target, task.known)

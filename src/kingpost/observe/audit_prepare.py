@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from kingpost.base.errors import CannotLookError, InvalidInputError, UsageError
 from kingpost.observe import audit_codes as codes
-from kingpost.observe import audit_targets
+from kingpost.observe import audit_ledger, audit_targets
 from kingpost.observe.audit import Target
 from kingpost.observe.audit_run import Plan
 
@@ -40,6 +40,7 @@ class Request:
         listings: Files with paths in them.
         everything: All paths of a cache that can be listed; also meant when nothing else is named.
         references: Check that references are in a cache.
+        fresh: Decompress even what the ledger knows to be a sound body.
         verified_since: Seconds; what the ledger has as verified within them is not fetched.
         sample: `100`, `5%`, or empty.
         seed: Of the sample.
@@ -55,6 +56,7 @@ class Request:
     listings: Sequence[Path] = ()
     everything: bool = False
     references: bool = True
+    fresh: bool = False
     verified_since: float | None = None
     sample: str = ""
     seed: str = ""
@@ -124,7 +126,10 @@ def prepare(
     before = [_verified(known[t.hash_part]) for t in targets if t.hash_part in known]
     targets = [t for t in targets if t.hash_part not in known]
     threads, processes = _hands(request, len(targets), follow=follow)
-    plan = Plan(request.job, targets, follow, request.references, frozenset(known), threads, processes)
+    bodies = {} if request.fresh or ledger is None else audit_ledger.known_bodies(ledger, url)
+    plan = Plan(
+        request.job, targets, follow, request.references, frozenset(known), bodies, threads, processes
+    )  # fmt: skip
     return Prepared(plan, found, before, facts, listed)
 
 
@@ -181,7 +186,7 @@ def _known(request: Request, ledger: Ledger | None, url: str) -> dict[str, tuple
         return {}
     if ledger is None:
         raise UsageError("--verified-since needs the ledger", fix="leave --no-ledger out")
-    return audit_targets.verified_since(ledger, url, request.verified_since)
+    return audit_ledger.verified_since(ledger, url, request.verified_since)
 
 
 def _verified(known: tuple[str, str]) -> Verdict:

@@ -12,7 +12,9 @@ from kingpost.observe.audit_crew import Crew, Job, Task
 from kingpost.observe.audit_judge import NO_WAY_TO_THE_CACHE
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Sequence
+    from collections.abc import Collection, Iterator, Mapping, Sequence
+
+    from kingpost.observe.audit import Known
 
 #: After so many paths in a row that say nothing but that the cache is gone, the rest is not tried.
 GIVE_UP_AFTER: Final = 10
@@ -28,6 +30,7 @@ class Plan:
         follow: Also audit what the paths refer to, as far as the cache's own narinfos lead.
         references: Check that each reference is in the cache or in an upstream.
         known: Hash parts that are known to be there.
+        bodies: Bodies that were read whole and found right before, by hash part.
         threads: Paths at once.
         processes: Processes over which the threads are spread.
 
@@ -38,6 +41,7 @@ class Plan:
     follow: bool = False
     references: bool = True
     known: Collection[str] = ()
+    bodies: Mapping[str, Known] = field(default_factory=dict)
     threads: int = 1
     processes: int = 1
 
@@ -64,13 +68,16 @@ class _Run:
         for target in self.plan.targets:
             if target.hash_part not in self.asked:
                 self.asked.add(target.hash_part)
-                self.crew.submit(Task(target))
+                self.crew.submit(self._task(target))
         while self.crew.outstanding:
             task, outcome = self.crew.next()
             yield from self._take(task, outcome)
             if self.lost >= GIVE_UP_AFTER:
                 for dropped in self.crew.drop():
                     yield from self._take(dropped, self._not_looked(dropped.target))
+
+    def _task(self, target: Target) -> Task:
+        return Task(target, known=self.plan.bodies.get(target.hash_part))
 
     def _take(self, task: Task, outcome: Outcome) -> Iterator[Outcome]:
         self._count(outcome)
@@ -97,7 +104,9 @@ class _Run:
         self.waiting[key].append(pending)
         if key not in self.asked:
             self.asked.add(key)
-            self.crew.submit(Task(reference, only_presence=not self.plan.follow))
+            self.crew.submit(
+                self._task(reference) if self.plan.follow else Task(reference, only_presence=True)
+            )
 
     def _settle(self, key: str, present: bool | None) -> Iterator[Outcome]:
         self.presence[key] = present

@@ -7,20 +7,17 @@ import json
 import math
 import re
 import shutil
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
 from kingpost.base import process
 from kingpost.base.errors import CannotLookError, UsageError
 from kingpost.cache.hashes import ALPHABET
 from kingpost.cache.storepath import is_hash_part, parse_path
-from kingpost.observe import audit_codes as codes
 from kingpost.observe.audit import Target
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
-
-    from kingpost.base.ledger import Ledger
 
 # A store path, or a hash part that stands alone or is a narinfo's name, anywhere in a line of a listing.
 _IN_LINE: Final = re.compile(
@@ -161,24 +158,3 @@ def _shard(index: str, total: str, where: str) -> tuple[int, int]:
 def take_shard(targets: Iterable[Target], index: int, total: int) -> list[Target]:
     """Give the paths of one shard: by hash, so that the order of a listing does not matter."""
     return [t for t in targets if int.from_bytes(_rank("shard", t.hash_part)[:8], "big") % total == index - 1]
-
-
-_VERIFIED: Final = """
-    select good.subject as subject, max(good.seen) as seen from verdicts good
-    where good.code = :ok and good.seen >= :since and substr(good.subject, -length(:at)) = :at
-      and not exists (
-        select 1 from verdicts bad where bad.subject = good.subject and bad.status = 'failed' and bad.id > good.id)
-    group by good.subject
-"""
-
-
-def verified_since(ledger: Ledger, cache_url: str, seconds: float) -> dict[str, tuple[str, str]]:
-    """Give the paths of a cache that the ledger has as verified: by hash part, their subject and when."""
-    since = (datetime.now(UTC) - timedelta(seconds=seconds)).isoformat(timespec="seconds")
-    rows = ledger.db.query(_VERIFIED, {"ok": codes.BODY_OK.name, "since": since, "at": f" at {cache_url}"})
-    found = {}
-    for row in rows:
-        base = row["subject"].removesuffix(f" at {cache_url}").rpartition("/")[2]
-        if is_hash_part(base[:32]):
-            found[base[:32]] = (row["subject"], row["seen"])
-    return found

@@ -43,7 +43,9 @@ format: ## rewrite what the formatter would
 	@$(bin)/ruff check --fix
 
 bench: setup ## measure, as ratios within one run
-	@for benchmark in $(benchmarks); do echo "== $$benchmark"; $(bin)/python "$$benchmark"; done
+	@status=0; for benchmark in $(benchmarks); do \
+	  echo "== $$benchmark"; $(bin)/python "$$benchmark" || status=1; \
+	done; exit $$status
 
 pyz: setup ## build dist/kingpost-store-fix.pyz, the store repair in one file
 	@mkdir -p dist

@@ -31,6 +31,7 @@
       program = [
         ./LICENSE
         ./README.md
+        ./modules
         ./pyproject.toml
         ./src
         ./templates

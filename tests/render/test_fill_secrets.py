@@ -8,7 +8,7 @@ import pytest
 
 from kingpost.render.environment import templates
 
-SCRIPT = templates() / "nix" / "fill-secrets.sh"
+SCRIPT = templates() / "modules" / "fill-secrets.sh"
 TOKEN = "glrt-t1_AbC.def-123=="
 
 

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import posixpath
 import re
+from pathlib import Path, PurePosixPath
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -11,6 +13,7 @@ from kingpost.render.nix_files import render_nix
 from kingpost.topology.model import Topology
 from kingpost.topology.platform import Platform
 
+ROOT = Path(__file__).parents[2]
 ONE = {
     "site": {"name": "x", "substituters": ["attic:home/main", "substituter:nixos"]},
     "hosts": {"box": {"memory": "8GiB", "docker": {}}, "idle": {"memory": "1GiB"}},
@@ -149,12 +152,6 @@ def test_a_database_elsewhere_replaces_the_stock_url():
     assert "postgresql" not in text
 
 
-def test_a_mount_gets_a_drop_in_for_nixos_has_no_option():
-    limits = {"m": {"host": "box", "unit": "data.mount", "memory_max": "1GiB"}}
-    text = rendered(limits=limits)["hosts/box/limits.nix"]
-    assert '"etc/systemd/system/data.mount.d/kingpost.conf" "[Mount]\\nMemoryMax=1073741824\\n"' in text
-
-
 def test_k3s_keeps_pods_and_server_within_the_clusters_memory():
     cluster = {"host": "box", "memory_max": "2GiB", "etcd": {"quota": "512MiB"}}
     text = rendered(clusters={"k": cluster})["hosts/box/k3s.nix"]
@@ -163,11 +160,19 @@ def test_k3s_keeps_pods_and_server_within_the_clusters_memory():
     assert "serviceConfig.MemoryMax = lib.mkDefault 2147483648;" in text
 
 
-def test_a_container_gets_its_limits_from_docker():
-    limit = {"host": "box", "container": "web", "memory_max": "1GiB", "swap_max": "1GiB", "cpu_weight": 50}
-    text = rendered(limits={"l": limit})["hosts/box/limits.nix"]
-    options = ("--memory=1073741824", "--memory-swap=2147483648", "--cpu-shares=512")
-    assert all(f'"{option}"' in text for option in options)
+def test_a_tree_carries_just_the_modules_that_its_hosts_import_byte_for_byte():
+    limits = {"m": {"host": "box", "unit": "data.mount", "memory_max": "1GiB"}}
+    files = rendered(limits=limits, runners={"r": {**DOCKER, "token": "s"}})
+    own = {path: text for path, text in files.items() if path.startswith("modules/")}
+    assert set(own) >= {"modules/fill-secrets.sh", "modules/gitlab-runner.nix", "modules/limits.nix"}
+    assert "modules/tunnels.nix" not in own
+    for path, text in own.items():
+        assert text == (ROOT / path).read_text(), path
+    imported = re.compile(r"(?:\.\./\.\./modules|(?<=[\s{(])\.)/[\w-]+\.(?:nix|sh|py)")
+    for path, text in files.items():
+        code = re.sub(r"(?m)^\s*#.*$", "", text) if path.startswith(("modules/", "hosts/")) else ""
+        for name in imported.findall(code):
+            assert posixpath.normpath(PurePosixPath(path).parent / name) in files, (path, name)
 
 
 def test_a_fleet_takes_time_in_proportion_to_its_size():

@@ -9,7 +9,10 @@ if TYPE_CHECKING:
 
     from kingpost.topology.places import Context
 
-FILL_SECRETS: Final = "lib/fill-secrets.sh"
+MODULES: Final = "modules"
+"""Folder of kingpost's own NixOS modules, as far as the hosts need them: byte for byte as kingpost has them."""
+
+FILL_SECRETS: Final = f"{MODULES}/fill-secrets.sh"
 """Shell script that fills a template's placeholders from secret files when a unit starts."""
 
 
@@ -64,5 +67,5 @@ MATRIX: Final = "matrix.md"
 
 def belongs_to(path: str, host: str, clusters: Iterable[str]) -> bool:
     """Tell whether a file is one host's: its own, its clusters', or shared by all hosts' modules."""
-    folders = (host_directory(host), *(cluster_directory(cluster) for cluster in clusters), "lib")
+    folders = (host_directory(host), *(cluster_directory(cluster) for cluster in clusters), MODULES)
     return path.startswith(tuple(f"{folder}/" for folder in folders))

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Final
 
 from kingpost.render import nix_services, nix_system, nix_text
 from kingpost.render.environment import render, templates
-from kingpost.render.layout import FILL_SECRETS, host_directory
+from kingpost.render.layout import MODULES as MODULES_FOLDER
+from kingpost.render.layout import host_directory
 from kingpost.render.nix_hosts import OnHost, by_host
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from kingpost.topology.platform import Platform
 
@@ -27,9 +29,12 @@ MODULES: Final[dict[str, Callable[[OnHost], str | None]]] = {
 }
 """Every module of a host by its file; a function gives None where the host has no such thing."""
 
+_FROM_HOST: Final = re.compile(rf"\.\./\.\./{MODULES_FOLDER}/([a-z-]+\.[a-z]+)")
+_FROM_MODULE: Final = re.compile(r"[\s{(]\./([a-z-]+\.[a-z]+)")
+
 
 def render_nix(platform: Platform) -> dict[str, str]:
-    """Give every Nix file of a platform, and the script that they call: path in the tree to text.
+    """Give every Nix file of a platform, and kingpost's own that they import: path in the tree to text.
 
     `hosts/<host>/gitlab-runner.nix` reads `hosts/<host>/gitlab-runner.toml`, which is not rendered here.
 
@@ -51,6 +56,17 @@ def render_nix(platform: Platform) -> dict[str, str]:
     modules = {name: nix_text.path(f"./{host_directory(name)}") for name in hosts}
     files["default.nix"] = render("nix/site.nix.j2", modules=modules)
     files["flake-module.nix"] = render("nix/flake-module.nix.j2", modules=modules)
-    if any(FILL_SECRETS in text for text in files.values()):
-        files[FILL_SECRETS] = (templates() / "nix" / "fill-secrets.sh").read_text(encoding="utf-8")
-    return files
+    return files | own_files(files.values())
+
+
+def own_files(texts: Iterable[str]) -> dict[str, str]:
+    """Give kingpost's own modules and scripts that Nix files import from the tree, and what those import."""
+    found: dict[str, str] = {}
+    wanted = {name for text in texts for name in _FROM_HOST.findall(text)}
+    while wanted:
+        name = wanted.pop()
+        text = found[f"{MODULES_FOLDER}/{name}"] = (templates() / "modules" / name).read_text(
+            encoding="utf-8"
+        )
+        wanted |= {other for other in _FROM_MODULE.findall(text) if f"{MODULES_FOLDER}/{other}" not in found}
+    return dict(sorted(found.items()))

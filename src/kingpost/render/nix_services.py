@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 from kingpost.render import nix_text, systemd_text
 from kingpost.render.attic_settings import attic_environment, attic_settings, database_in_secret
 from kingpost.render.environment import render
-from kingpost.render.layout import FILL_SECRETS, runner_config, token_placeholder
+from kingpost.render.layout import FILL_SECRETS, runner_config
 from kingpost.render.nix_text import Expression
 from kingpost.render.secret_files import RUNNER, RUNNER_TOKEN, secret_path, token_variable
 from kingpost.topology.caches import BucketStorage, Postgres, Sqlite
@@ -116,21 +116,29 @@ def gitlab_runner(on: OnHost) -> str | None:
     """Give `gitlab-runner.nix`; None without a runner."""
     if not on.runners:
         return None
-    tokens = [
-        (token_placeholder(name), *token_source(on, runner.token, RUNNER_TOKEN))
+    runners = {
+        name: {"token": _token(on, runner.token)}
         for name, runner in on.runners.items()
         if runner.token in on.secrets
-    ]
+    }
     user = on.shell_user
     return render(
         "nix/gitlab-runner.nix.j2",
-        fill=FILL,
+        module=nix_text.own_module("gitlab-runner"),
         config=nix_text.path(f"./{PurePosixPath(runner_config(on.name)).name}"),
-        tokens=tokens,
+        runners=runners,
+        uses_config=any(runner["token"]["file"].text.startswith("config.") for runner in runners.values()),
         user=user if user != "gitlab-runner" else None,
         memory_max=_shell_memory(on),
         packages=_job_packages(on),
     )
+
+
+def _token(on: OnHost, name: str) -> dict[str, Any]:
+    """Give a runner's token as the module takes it."""
+    secret = on.platform.topology.secrets[name]
+    token: dict[str, Any] = {"file": secret_file(on, name), "format": secret.format}
+    return {**token, "variable": token_variable(secret, RUNNER_TOKEN)} if secret.format == "env" else token
 
 
 def _shell_memory(on: OnHost) -> int | None:

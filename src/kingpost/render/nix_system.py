@@ -2,28 +2,28 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from kingpost.base.units import format_size
 from kingpost.render import nix_text
 from kingpost.render.environment import render
 from kingpost.render.nix_services import FILL, token_source
 from kingpost.render.nix_settings import RESILIENCE, known_to
-from kingpost.render.nix_text import Call
 from kingpost.render.secret_files import ATTIC_TOKEN
 from kingpost.topology.paths import ANY, PER_BUILD_INTERFACE
 
 if TYPE_CHECKING:
-
     from kingpost.render.nix_hosts import OnHost
     from kingpost.topology.guards import Limit
     from kingpost.topology.platform import CacheUse
 
 NIXOS_CACHE: Final = "https://cache.nixos.org"
-CONFIGURABLE: Final = frozenset({"service", "slice", "socket"})
-"""Kinds of units whose resource directives NixOS has options for."""
-EXECUTING: Final = frozenset({"service", "socket", "mount"})
-"""Kinds of units that start processes, and so have an OOM score."""
+EXECUTING: Final = frozenset({"service", "socket", "mount", "swap", "container"})
+"""Kinds of what starts processes, and so has an OOM score."""
+SIZES: Final = frozenset({"memoryHigh", "memoryMax", "swapMax"})
+
+_Bound: TypeAlias = tuple[str, int | str, str]
+"""Option, value, and the value as one reads it."""
 
 
 def docker(on: OnHost) -> str | None:
@@ -112,68 +112,41 @@ def _unique(values: Any) -> list[str]:
 
 def limits(on: OnHost) -> str | None:
     """Give `limits.nix`; None where nothing is limited."""
-    if not on.limits:
-        return None
-    units: dict[tuple[str, ...], list[tuple[str, Any, str]]] = {}
-    drop_ins: dict[str, str] = {}
-    containers: dict[str, list[str]] = {}
+    units: dict[str, list[_Bound]] = {}
+    containers: dict[str, list[_Bound]] = {}
     for limit in on.limits.values():
         if limit.container:
-            containers.setdefault(limit.container, []).extend(_docker_options(limit))
-        if not limit.unit:
-            continue
-        base, _, kind = limit.unit.rpartition(".")
-        directives = _directives(limit, kind)
-        if kind in CONFIGURABLE:
-            units.setdefault(("systemd", f"{kind}s", base, f"{kind}Config"), []).extend(
-                (key, Call("lib.mkOverride 90", value), _size(key, value))
-                for key, value in directives.items()
-            )
-        else:
-            lines = [f"[{kind.capitalize()}]", *(f"{key}={value}" for key, value in directives.items())]
-            drop_ins[f"etc/systemd/system/{limit.unit}.d/kingpost.conf"] = "\n".join((*lines, ""))
+            containers.setdefault(limit.container, []).extend(_bounds(limit, "container"))
+        if limit.unit:
+            kind = limit.unit.rpartition(".")[2]
+            units.setdefault(limit.unit, []).extend(_bounds(limit, kind))
+    if not units and not containers:
+        return None
     return render(
         "nix/limits.nix.j2",
-        units={option: _last_wins(found) for option, found in units.items() if found},
-        drop_ins=drop_ins,
-        containers=containers,
-        oomd=any(limit.oomd == "kill" for limit in on.limits.values()),
+        module=nix_text.own_module("limits"),
+        units={unit: _last_wins(found) for unit, found in units.items()},
+        containers={container: _last_wins(found) for container, found in containers.items()},
     )
 
 
-def _size(key: str, value: Any) -> str:
-    return format_size(value) if key.startswith("Memory") else ""
+def _last_wins(bounds: list[_Bound]) -> list[_Bound]:
+    """Keep one of each bound, for two limits of one unit would be a Nix syntax error."""
+    return list({bound[0]: bound for bound in bounds}.values())
 
 
-def _last_wins(directives: list[tuple[str, Any, str]]) -> list[tuple[str, Any, str]]:
-    """Keep one of each directive, for two limits of one unit would be a Nix syntax error."""
-    return list({directive[0]: directive for directive in directives}.values())
-
-
-def _directives(limit: Limit, kind: str) -> dict[str, Any]:
-    """Give what systemd.resource-control(5) and systemd.exec(5) call a limit's bounds; sizes in bytes."""
-    given = {
-        "MemoryHigh": limit.memory_high,
-        "MemoryMax": limit.memory_max,
-        "MemorySwapMax": limit.swap_max,
-        "CPUWeight": limit.cpu_weight,
-        "ManagedOOMMemoryPressure": limit.oomd,
-        "OOMScoreAdjust": limit.oom_score if kind in EXECUTING else None,
+def _bounds(limit: Limit, kind: str) -> list[_Bound]:
+    """Give what `kingpost.limits` calls a limit's bounds, sizes in bytes and beside them as one reads them."""
+    given: dict[str, int | str | None] = {
+        "memoryHigh": limit.memory_high,
+        "memoryMax": limit.memory_max,
+        "swapMax": limit.swap_max,
+        "cpuWeight": limit.cpu_weight,
+        "oomd": limit.oomd if kind != "container" else None,
+        "oomScore": limit.oom_score if kind in EXECUTING else None,
     }
-    return {key: value for key, value in given.items() if value is not None}
-
-
-def _docker_options(limit: Limit) -> list[str]:
-    """Give `docker run`'s options; its CPU shares are 1024 where systemd's weight is 100."""
-    options = []
-    if limit.memory_max is not None:
-        options.append(f"--memory={limit.memory_max}")
-        if limit.swap_max is not None:
-            options.append(f"--memory-swap={limit.memory_max + limit.swap_max}")
-    if limit.memory_high is not None:
-        options.append(f"--memory-reservation={limit.memory_high}")
-    if limit.oom_score is not None:
-        options.append(f"--oom-score-adj={limit.oom_score}")
-    if limit.cpu_weight is not None:
-        options.append(f"--cpu-shares={max(2, limit.cpu_weight * 1024 // 100)}")
-    return options
+    return [
+        (key, value, format_size(value) if key in SIZES and isinstance(value, int) else "")
+        for key, value in given.items()
+        if value is not None
+    ]

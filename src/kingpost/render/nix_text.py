@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 from typing import Any, Final
 
+from kingpost.render.layout import MODULES
+
 _WIDTH: Final = 100
 _INDENT: Final = "  "
 _KEYWORDS: Final = frozenset({"assert", "else", "if", "in", "inherit", "let", "or", "rec", "then", "with"})
@@ -65,6 +67,11 @@ def path(text: str) -> Expression:
     if not _PATH.fullmatch(text):
         raise ValueError(f"{text!r} cannot be written as a Nix path literal")
     return Expression(text, atomic=True)
+
+
+def own_module(name: str) -> Expression:
+    """Give the path of one of kingpost's own modules, as a host's modules see it in the rendered tree."""
+    return path(f"../../{MODULES}/{name}.nix")
 
 
 def string(text: str) -> str:

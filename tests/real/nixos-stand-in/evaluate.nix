@@ -1,9 +1,10 @@
 # evaluate.nix: what a rendered host's configuration becomes, as a value that prints as JSON.
 #
-#   module   the rendered host's folder
-#   lib      a nixpkgs `lib`, or the stand-in beside this file
-#   extra    what a host's own flake adds
-{ module, lib ? ./lib.nix, extra ? { }, shell ? "/bin/sh" }:
+#   module    the rendered host's folder, or one of modules/
+#   lib       a nixpkgs `lib`, or the stand-in beside this file
+#   extra     what a host's own flake adds
+#   packages  further packages, or others in place of those below
+{ module, lib ? ./lib.nix, extra ? { }, shell ? "/bin/sh", packages ? { } }:
 
 let
   # Real derivations, so that tests can build and run the scripts.
@@ -32,7 +33,19 @@ let
     git = file "git" "0444" "";
     attic-client = file "attic-client" "0444" "";
     cachix = file "cachix" "0444" "";
-  };
+    python3 = "/usr";
+    formats.toml = _: { generate = name: value: file name "0444" (toml value); };
+  } // packages;
+
+  # Inline tables say everything that TOML can.
+  toml = value: builtins.concatStringsSep "" (builtins.attrValues (builtins.mapAttrs
+    (name: member: "${builtins.toJSON name} = ${inline member}\n") value));
+  inline = value:
+    if builtins.isAttrs value then
+      "{ ${builtins.concatStringsSep ", " (builtins.attrValues (builtins.mapAttrs
+        (name: member: "${builtins.toJSON name} = ${inline member}") value))} }"
+    else if builtins.isList value then "[ ${builtins.concatStringsSep ", " (map inline value)} ]"
+    else builtins.toJSON value;
 
   config = ((import lib).evalModules {
     modules = [

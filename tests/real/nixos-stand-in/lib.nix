@@ -17,6 +17,7 @@ let
 
   mkOverride = priority: content: { _type = "override"; inherit priority content; };
   mkOrder = priority: content: { _type = "order"; inherit priority content; };
+  mkIf = condition: content: { _type = "if"; inherit condition content; };
   isType = type: value: isAttrs value && value._type or null == type;
   isOption = isType "option";
 
@@ -54,12 +55,27 @@ let
     if all (definition: definition.value == first) definitions then first
     else throw "The option `${showOption loc}' has conflicting definition values";
 
-  mkOptionType = { name, check ? _: true, merge ? mergeEqualOption }: { _type = "option-type"; inherit name check merge; };
+  mkOptionType = { name, check ? _: true, merge ? mergeEqualOption, getSubOptions ? _: { } }: {
+    _type = "option-type";
+    description = name;
+    inherit name check merge getSubOptions;
+  };
+
+  # A set without wrappers around it: its members wear them, so that no condition is looked at before its member.
+  pushDown = value:
+    let each = wrap: map (mapAttrs (_: wrap)) (pushDown value.content); in
+    if isType "merge" value then concatMap pushDown value.contents
+    else if isType "if" value then each (mkIf value.condition)
+    else if isType "override" value then each (mkOverride value.priority)
+    else if isType "order" value then each (mkOrder value.priority)
+    else [ value ];
 
   # Merge definitions of a whole set against a tree of options.
   mergeTree = loc: freeform: options: definitions:
     let
-      sets = concatMap (definition: map (found: { inherit (found) value priority order; }) (discharge definition)) definitions;
+      sets = concatMap
+        (definition: map (value: { priority = 100; order = 1000; } // definition // { inherit value; }) (pushDown definition.value))
+        definitions;
       names = unique (concatMap (found: attrNames found.value) sets);
       under = name: concatMap
         (found: if hasAttr name found.value
@@ -76,7 +92,7 @@ let
         options;
       free = listToAttrs (map
         (name: { inherit name; value = mergeDefinitions (loc ++ [ name ]) freeform.element (under name); })
-        unknown);
+        (filter (name: strongest (under name) != [ ]) unknown));
     in
     if unknown == [ ] then declared
     else if freeform != null then declared // free
@@ -92,21 +108,26 @@ let
       loaded = if isPath module || isString module then import module else module;
       value = if isFunction loaded then loaded args else loaded;
       structured = value ? options || value ? config;
-      strange = filter (name: !(elem name [ "imports" "options" "config" "_file" ])) (attrNames value);
+      strange = filter (name: !(elem name [ "imports" "options" "config" "_file" "key" ])) (attrNames value);
     in
     if structured && strange != [ ] then throw "a module with `options' or `config' has `${head strange}' beside them"
     else
       concatMap (collect args) (value.imports or [ ])
       ++ [
         {
+          key = value.key or (if isPath module || isString module then toString module else null);
           options = value.options or { };
-          config = if structured then value.config or { } else removeAttrs value [ "imports" "_file" ];
+          config = if structured then value.config or { } else removeAttrs value [ "imports" "_file" "key" ];
         }
       ];
 
   evalModules = { modules, specialArgs ? { } }:
     let
-      found = concatMap (collect ({ inherit lib config options; } // specialArgs)) modules;
+      # What is imported twice counts once.
+      found = foldl'
+        (kept: module: if module.key != null && any (one: one.key == module.key) kept then kept else kept ++ [ module ])
+        [ ]
+        (concatMap (collect ({ inherit lib config options; } // specialArgs)) modules);
       options = foldl' mergeOptions { } (map (module: module.options) found);
       config = mergeTree [ ] null options (map (module: { value = module.config; }) found);
     in
@@ -116,6 +137,13 @@ let
     anything = mkOptionType { name = "anything"; };
     bool = mkOptionType { name = "bool"; check = isBool; };
     int = mkOptionType { name = "int"; check = isInt; };
+    ints = {
+      between = low: high: mkOptionType {
+        name = "integer between ${toString low} and ${toString high}";
+        check = value: isInt value && low <= value && value <= high;
+      };
+      positive = mkOptionType { name = "positive integer"; check = value: isInt value && value > 0; };
+    };
     float = mkOptionType { name = "float"; check = isFloat; };
     str = mkOptionType { name = "str"; check = isString; };
     package = mkOptionType { name = "package"; };
@@ -131,6 +159,7 @@ let
     };
     enum = values: mkOptionType { name = "one of ${toJSON values}"; check = value: elem value values; };
     nullOr = type: mkOptionType {
+      inherit (type) getSubOptions;
       name = "null or ${type.name}";
       check = value: value == null || type.check value;
       merge = loc: definitions:
@@ -146,6 +175,7 @@ let
     listOf = type: mkOptionType {
       name = "list of ${type.name}";
       check = isList;
+      getSubOptions = prefix: type.getSubOptions (prefix ++ [ "*" ]);
       merge = loc: definitions: concatMap
         (definition: map (value: mergeDefinitions loc type [ { inherit value; } ]) definition.value)
         definitions;
@@ -153,6 +183,7 @@ let
     attrsOf = type: mkOptionType {
       name = "attribute set of ${type.name}";
       check = isAttrs;
+      getSubOptions = prefix: type.getSubOptions (prefix ++ [ "<name>" ]);
       # A name whose every definition is under a false mkIf is not there.
       merge = loc: definitions:
         let
@@ -177,14 +208,36 @@ let
   escapeShellArg = value: "'${replaceStrings [ "'" ] [ "'\\''" ] (toString value)}'";
 
   lib = {
-    inherit evalModules mkOptionType mkOverride mkOrder optional types unique escapeShellArg concatStringsSep;
+    inherit evalModules mkIf mkOptionType mkOverride mkOrder optional types unique escapeShellArg isOption;
+    inherit (builtins) all any attrNames attrValues concatLists concatMap concatStringsSep elem filter mapAttrs;
+    mkEnableOption = what: lib.mkOption {
+      type = types.bool;
+      default = false;
+      description = "Whether to enable ${what}.";
+    };
     mkOption = attributes: attributes // { _type = "option"; };
     mkDefault = mkOverride 1000;
     mkForce = mkOverride 50;
     mkBefore = mkOrder 500;
     mkAfter = mkOrder 1500;
-    mkIf = condition: content: { _type = "if"; inherit condition content; };
     mkMerge = contents: { _type = "merge"; inherit contents; };
+    optionals = condition: values: if condition then values else [ ];
+    optionalAttrs = condition: values: if condition then values else { };
+    optionalString = condition: text: if condition then text else "";
+    concatMapStringsSep = separator: each: values: concatStringsSep separator (map each values);
+    mapAttrsToList = each: values: map (name: each name values.${name}) (attrNames values);
+    mapAttrs' = each: values: listToAttrs (map (name: each name values.${name}) (attrNames values));
+    nameValuePair = name: value: { inherit name value; };
+    filterAttrs = keep: values:
+      listToAttrs (map (name: { inherit name; value = values.${name}; })
+        (filter (name: keep name values.${name}) (attrNames values)));
+    hasPrefix = prefix: text: substring 0 (stringLength prefix) text == prefix;
+    hasSuffix = suffix: text:
+      let start = stringLength text - stringLength suffix; in
+      start >= 0 && substring start (-1) text == suffix;
+    removeSuffix = suffix: text:
+      if lib.hasSuffix suffix text then substring 0 (stringLength text - stringLength suffix) text else text;
+    literalExpression = text: { _type = "literalExpression"; inherit text; };
     escapeShellArgs = values: concatStringsSep " " (map escapeShellArg values);
   };
 in

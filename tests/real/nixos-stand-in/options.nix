@@ -24,10 +24,17 @@ let
     options = {
       description = option types.str "";
       wantedBy = option units [ ];
+      requiredBy = option units [ ];
       wants = option units [ ];
       requires = option units [ ];
       after = option units [ ];
       before = option units [ ];
+      conflicts = option units [ ];
+      bindsTo = option units [ ];
+      partOf = option units [ ];
+      onFailure = option units [ ];
+      path = option (types.listOf types.package) [ ];
+      restartIfChanged = option types.bool true;
       unitConfig = option directives { };
       environment = option (types.attrsOf (types.nullOr types.str)) { };
       script = option types.lines "";
@@ -54,7 +61,10 @@ in
 {
   options = {
     assertions = option (types.listOf types.anything) [ ];
+    warnings = option (types.listOf types.str) [ ];
+    _module.args = option (types.attrsOf types.anything) { };
     system.stateVersion = required types.str;
+    environment.etc = option (types.attrsOf (types.submodule { options.text = required types.str; })) { };
     environment.systemPackages = option (types.listOf types.package) [ ];
     users.users = option
       (types.attrsOf (types.submodule {
@@ -96,6 +106,8 @@ in
     systemd.services = option (types.attrsOf (unit "serviceConfig")) { };
     systemd.slices = option (types.attrsOf (unit "sliceConfig")) { };
     systemd.sockets = option (types.attrsOf (unit "socketConfig")) { };
+    systemd.timers = option (types.attrsOf (unit "timerConfig")) { };
+    systemd.tmpfiles.rules = option strings [ ];
     systemd.packages = option (types.listOf types.package) [ ];
     systemd.oomd.enable = option types.bool true;
 

@@ -32,6 +32,7 @@ def server():
 def hurry(monkeypatch):
     """Stall for half a second instead of thirty."""
     monkeypatch.setattr(transport, "STALLED", 0.5)
+    monkeypatch.setattr(os, "fsync", lambda _: None)
     for name in ("http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
         monkeypatch.delenv(name, raising=False)
 

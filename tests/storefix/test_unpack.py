@@ -17,6 +17,14 @@ from kingpost.storefix.sources import nar_parser
 from kingpost.storefix.sources.unpack import unpack
 
 
+@pytest.fixture(autouse=True)
+def flushed(monkeypatch):
+    """Note what is flushed instead of waiting for the disk."""
+    seen = []
+    monkeypatch.setattr(os, "fsync", lambda fd: seen.append(os.readlink(f"/proc/self/fd/{fd}")))
+    return seen
+
+
 def sha(data):
     return f"sha256:{hashlib.sha256(data).hexdigest()}"
 
@@ -75,6 +83,14 @@ def test_any_tree_comes_out_as_it_went_in(tmp_path_factory, tree, step):
     assert seen(os.fsencode(into)) == tree
     assert sum(came) == len(data)
     assert digest(into).nar_hash == sha(data)
+
+
+def test_every_file_and_directory_is_flushed_before_it_counts(tmp_path, flushed):
+    tree = {b"a": {b"b": (b"x", False), b"c": {}}, b"d": (b"y", True), b"e": b"d"}
+    restore(nar(node(tree)), tmp_path / "out")
+    expected = [tmp_path / "out" / name for name in ("a/b", "a/c", "a", "d")]
+    assert sorted(flushed[:-2]) == sorted(map(str, expected))
+    assert flushed[-2:] == [str(tmp_path / "out"), str(tmp_path)], "the name itself last"
 
 
 hello = regular()

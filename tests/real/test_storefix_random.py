@@ -1,6 +1,6 @@
 """Damage of all kinds in random combinations on random closures: afterwards the store is sound, says real Nix.
 
-KINGPOST_EXAMPLES sets the number of examples for each Nix (default 4); `make soak` takes many more.
+KINGPOST_EXAMPLES sets the number of examples for each Nix (default 3); `make soak` takes many more.
 """
 
 from __future__ import annotations
@@ -9,12 +9,12 @@ import os
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from tests.real.conftest import NIX_VERSIONS, Nix, require
 from tests.storefix.lab import Lab
 
-EXAMPLES = int(os.environ.get("KINGPOST_EXAMPLES", "4"))
+EXAMPLES = int(os.environ.get("KINGPOST_EXAMPLES", "3"))
 SEEDS = (1, 2)
 
 
@@ -94,6 +94,8 @@ options = settings(
     max_examples=EXAMPLES,
     deadline=None,
     print_blob=True,
+    # Each step of shrinking repairs a store with real Nix: only where time does not matter.
+    phases=[Phase.explicit, Phase.reuse, Phase.generate, *([Phase.shrink] if EXAMPLES > 20 else [])],
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 

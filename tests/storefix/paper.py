@@ -81,6 +81,7 @@ class Paper:
         (state / "db/schema").write_text("10")
         (state / "db/big-lock").touch()
         connection = sqlite3.connect(state / "db/db.sqlite", isolation_level=None)
+        connection.execute("pragma synchronous = off")
         connection.execute("pragma journal_mode = wal")
         connection.executescript(SCHEMA)
         for number, name in enumerate(reversed(NAMES), 1):
@@ -112,6 +113,7 @@ class Paper:
 
     def sql(self, *statements, keys: bool = False) -> None:
         with contextlib.closing(sqlite3.connect(self.database, isolation_level=None)) as connection:
+            connection.execute("pragma synchronous = off")
             connection.execute(f"pragma foreign_keys = {'on' if keys else 'off'}")
             for statement, *values in statements:
                 connection.execute(statement, values)

@@ -1,0 +1,239 @@
+"""Scan, compare, keys, log, roots: what is found, and that nothing is where there is nothing."""
+
+import json
+import os
+import shutil
+import sqlite3
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tests.storefix.paper import Paper, hash_part, path_of
+
+from kingpost.storefix import contents, integrity, nar, pages, roots
+from kingpost.storefix.compare import compare
+from kingpost.storefix.database import connect
+
+
+@pytest.fixture
+def paper(tmp_path):
+    return Paper(tmp_path)
+
+
+def found(paper, *argv):
+    code, said = paper.run("scan", "--json", *argv)
+    document = json.loads(said)
+    assert code == (0 if document["healthy"] else 1)
+    assert document["schema"] == "kingpost.store-fix.scan/1"
+    return {finding["code"]: finding for finding in document["findings"]}
+
+
+def test_healthy(paper):
+    assert set(found(paper)) == {"fsync-off"}
+    assert set(found(paper, "--contents")) == {"fsync-off"}
+
+
+def test_scan_changes_nothing(paper):
+    before = {path: path.lstat().st_mtime_ns for path in paper.root.rglob("*") if "sqlite-" not in path.name}
+    paper.run("scan", "--contents")
+    after = {path: path.lstat().st_mtime_ns for path in paper.root.rglob("*") if "sqlite-" not in path.name}
+    # SQLite makes its shared memory beside the database, which shows on the directory only.
+    before.pop(paper.state / "db"), after.pop(paper.state / "db")
+    assert before == after
+
+
+def test_needed_by_names_what_matters_most(paper):
+    paper.lose("d")
+    needed = found(paper)["lost-path"]["needed_by"]
+    assert needed[0].startswith("profile system")
+    assert "gcroot gcroots/d" in needed
+
+
+def test_current_generation_that_is_gone(paper):
+    (paper.state / "profiles/system-1-link").unlink()
+    assert found(paper)["dangling-root"]["severity"] == "problem"
+
+
+def test_stale_automatic_root_is_only_a_note(paper):
+    (paper.state / "gcroots/auto/x").symlink_to("/home/nobody/result")
+    assert found(paper)["stale-root"]["severity"] == "note"
+
+
+def test_links_of_another_machine_are_resolved_below_its_root(paper, tmp_path):
+    # An absolute link of a mounted disk must not lead to this machine's files.
+    shutil.move(paper.root / "nix", paper.root / "persist-nix")
+    (paper.root / "nix").symlink_to("/persist-nix")
+    assert set(found(paper)) == {"fsync-off"}
+    assert found(paper)["fsync-off"]["subject"].startswith(str(paper.root))
+
+
+@given(present=st.sets(st.integers(0, 40)), registered=st.sets(st.integers(0, 40)), odd=st.booleans())
+@settings(max_examples=40, deadline=None)
+def test_compare_is_the_difference_of_two_sets(tmp_path_factory, present, registered, odd):
+    paper = Paper(tmp_path_factory.mktemp("compare"))
+    paper.sql(("delete from Refs",), ("delete from ValidPaths",))
+    for name in os.listdir(paper.real):
+        paper.lose(name[33:])
+    names = {number: f"{hash_part(str(number))}-{number}" for number in range(41)}
+    for number in present:
+        (paper.real / names[number]).touch()
+    for number in registered:
+        paper.sql(("insert into ValidPaths (path, hash, registrationTime) values (?, 'x', 1)",
+                   f"/nix/store/{names[number]}"))  # fmt: skip
+    if odd:
+        paper.sql(
+            ("insert into ValidPaths (path, hash, registrationTime) values ('/foo/nix/store/x', 'x', 1)",)
+        )
+    result = compare(paper.store)
+    assert result.lost == sorted(names[number].encode() for number in registered - present)
+    assert result.unregistered == {names[number].encode() for number in present - registered}
+    assert result.invalid == ([b"/foo/nix/store/x"] if odd else [])
+    assert result.rows == len(registered) + odd
+
+
+@given(
+    rows=st.sets(st.integers(1, 30)),
+    refs=st.sets(st.tuples(st.integers(-3, 34), st.integers(-3, 34)), max_size=30),
+)
+@settings(max_examples=60, deadline=None)
+def test_foreign_keys_as_sqlite_finds_them(tmp_path_factory, rows, refs):
+    paper = Paper(tmp_path_factory.mktemp("keys"))
+    insert = "insert into ValidPaths (id, path, hash, registrationTime) values (?, ?, 'x', 1)"
+    paper.sql(
+        ("delete from Refs",), ("delete from ValidPaths",),
+        *((insert, row, str(row)) for row in rows),
+        *(("insert into Refs values (?, ?)", *pair) for pair in refs),
+        *(("insert into DerivationOutputs values (?, 'out', 'x')", pair[0]) for pair in list(refs)[:1]),
+    )  # fmt: skip
+    connection = connect(paper.database)
+    keys = integrity.foreign_keys(connection)
+    assert keys.clean == (not connection.execute("pragma foreign_key_check").fetchall())
+    assert set(keys.ghosts) == {b for a, b in refs if b not in rows and a in rows}
+    assert keys.orphan_references == sum(a not in rows for a, _ in refs)
+    connection.close()
+
+
+def test_log_that_is_whole_and_log_that_is_torn(paper):
+    connection = sqlite3.connect(paper.database, isolation_level=None)
+    connection.execute("pragma wal_autocheckpoint = 0")
+    for number in range(4):
+        connection.execute("insert into DerivationOutputs values (3, ?, 'x')", (f"out{number}",))
+    wal = paper.database.with_name("db.sqlite-wal")
+    assert not integrity.write_ahead_log(paper.database).torn
+    copy = paper.root / "copy.sqlite"
+    shutil.copy(paper.database, copy)
+    data = wal.read_bytes()
+    middle = len(data) * 6 // 10
+    torn = data[:middle] + b"garbage" + data[middle + 7 :]
+    copy.with_name("copy.sqlite-wal").write_bytes(torn)
+    seen = integrity.write_ahead_log(copy)
+    assert seen.torn
+    assert seen.frames
+    assert 0 < seen.lost_commits < 4
+    copy.with_name("copy.sqlite-wal").write_bytes(data[:-10])
+    assert integrity.write_ahead_log(copy).partial
+    connection.close()
+
+
+def test_page_reader_reads_what_sqlite_reads(paper):
+    connection = sqlite3.connect(paper.database, isolation_level=None)
+    big = "x" * 20_000  # overflow pages
+    connection.execute("update ValidPaths set sigs = ? where id = 3", (big,))
+    connection.executemany(
+        "insert into DerivationOutputs values (3, ?, ?)", [(f"o{number}", "y" * 50) for number in range(900)]
+    )
+    connection.execute("pragma wal_checkpoint(truncate)")
+    connection.execute("delete from DerivationOutputs where id < 'o2'")  # in the log only
+    file = pages.PageFile(paper.database)
+    seen = {name: file.tree(root) for _, name, root in pages.tables(file) if root}
+    assert all(tree.whole for tree in seen.values())
+    outputs = connection.execute(
+        "select rowid, drv, id, path from DerivationOutputs order by rowid"
+    ).fetchall()
+    assert sorted((row, *values) for row, values in seen["DerivationOutputs"].rows) == outputs
+    sigs = {row: values[7] for row, values in seen["ValidPaths"].rows}
+    assert sigs[3] == big
+    connection.close()
+
+
+def test_digest_of_every_kind_of_entry(tmp_path):
+    place = tmp_path / "x"
+    (place / "empty").mkdir(parents=True)
+    (place / "large").write_bytes(os.urandom((1 << 21) + 5))
+    (place / "none").touch()
+    (place / "run").write_text("x")
+    (place / "run").chmod(0o755)
+    os.symlink("/nowhere", place / "link")
+    (place / os.fsdecode(b"odd\xff\n")).write_text("x")
+    digest = nar.digest(place)
+    parts = []
+    nar.dump(os.fsencode(place), lambda data: parts.append(bytes(data)))
+    assert len(b"".join(parts)) == digest.nar_size == nar.metadata(place).nar_size
+    assert nar.metadata(place).empty_files == ("none",)
+    os.mkfifo(place / "pipe")
+    with pytest.raises(nar.NotArchivableError):
+        nar.digest(place)
+
+
+def test_hash_parts_at_the_edges_of_pieces(tmp_path):
+    part = hash_part("x").encode()
+    place = tmp_path / "x"
+    for offset in ((1 << 20) - 200, (1 << 20) - 130, 0):
+        place.write_bytes(b"." * offset + part + b"." * 300)
+        assert nar.hash_parts(place, {part}) == {part}
+    place.write_bytes(b"0" * 50 + part + b"0" * 50)  # in the middle of a longer run
+    assert nar.hash_parts(place, {part}) == {part}
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_contents_are_checked_by_any_number_of_processes(tmp_path, workers):
+    tasks = []
+    for number in range(200):
+        place = tmp_path / str(number)
+        place.write_text(str(number))
+        digest = nar.digest(place)
+        wrong = number % 50 == 7
+        tasks.append(
+            contents.Task(
+                number, os.fsencode(place), "sha256:no" if wrong else digest.nar_hash, digest.nar_size
+            )
+        )
+    tasks.append(contents.Task(999, os.fsencode(tmp_path / "gone"), "sha256:x", 1))
+    done = []
+    wrong = contents.check(tasks, lambda paths, size: done.append((paths, size)), workers)
+    assert sorted(item.key for item in wrong) == [7, 57, 107, 157, 999]
+    assert sum(paths for paths, _ in done) == len(tasks)
+
+
+def test_a_file_in_gcroots_is_a_root_and_loops_are_none(paper):
+    (paper.state / "gcroots" / os.path.basename(path_of("e"))).touch()
+    (paper.state / "gcroots/loop").symlink_to("loop")
+    (paper.state / "gcroots/deep").mkdir()
+    (paper.state / "gcroots/deep/f").symlink_to(path_of("f") + "/bin/run")
+    labels = {
+        root.base_name[33:]: root.label for root in roots.find(paper.store, processes=False) if root.base_name
+    }
+    assert set(labels) == {"a", "d", "e", "f"}
+
+
+def test_usage_and_absence(paper, tmp_path):
+    assert paper.run("apply", tmp_path / "none.json")[0] == 2
+    code, said = paper.run("repair")
+    assert code == 0
+    paper.lose("a")
+    code, said = paper.run("repair")
+    assert code == 2
+    assert "--yes" in said
+    shutil.rmtree(tmp_path / "twin")
+    from kingpost.storefix import cli
+
+    assert cli.main(["scan", "--root", str(tmp_path / "nowhere")]) == 3
+    assert cli.main(["nonsense"]) == 2
+
+
+def test_names_are_shown_without_control_characters(paper):
+    (paper.real / os.fsdecode(b"\x1b[31mred\xff")).touch()
+    code, said = paper.run("scan")
+    assert code == 0
+    assert "\x1b" not in said
+    assert "\\x1b[31mred" in said

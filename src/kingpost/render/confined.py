@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final, Self
 from kingpost.base.errors import KingpostError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
     from types import TracebackType
 
@@ -132,18 +132,26 @@ class ConfinedDirectory:
         with os.fdopen(descriptor, "rb", buffering=0) as file:
             return file.read()
 
-    def missing(self, folder: str) -> list[str]:
-        """Give the folders down to this one that are not there, the outermost first."""
-        found: list[str] = []
-        while folder:
-            try:
-                self.parent(f"{folder}/x")
-            except FileNotFoundError:
-                found.insert(0, folder)
-                folder = folder.rpartition("/")[0]
-            else:
-                break
-        return found
+    def missing(self, folders: Iterable[str]) -> list[str]:
+        """Give which of these folders, and of those above them, are not there, the outermost first."""
+        every: set[str] = set()
+        for folder in folders:
+            above = folder
+            while above and above not in every:
+                every.add(above)
+                above = above.rpartition("/")[0]
+        found: set[str] = set()
+        for folder in sorted(every):
+            if folder.rpartition("/")[0] in found or not self._is_there(folder):
+                found.add(folder)
+        return sorted(found)
+
+    def _is_there(self, folder: str) -> bool:
+        try:
+            self.parent(f"{folder}/x")
+        except FileNotFoundError:
+            return False
+        return True
 
     def make(self, folder: str) -> None:
         """Make a folder whose parent is there."""

@@ -142,7 +142,7 @@ def _refuse_mounts(directory: ConfinedDirectory, folders: set[str]) -> None:
 
 def _make_folders(directory: ConfinedDirectory, folders: set[str]) -> None:
     """Make what is missing of these folders, after noting which: those that stay empty are removed again."""
-    missing = sorted({one for folder in folders for one in directory.missing(folder)})
+    missing = directory.missing(folders)
     directory.write_new(_FOLDERS, "".join(f"{folder}\n" for folder in missing).encode())
     for folder in missing:
         directory.make(folder)

@@ -31,9 +31,9 @@ def flake(tmp_path):
         cwd=ROOT, capture_output=True, text=True, check=True,
     ).stdout  # fmt: skip
     for name in filter(None, listed.split("\0")):
-        if (ROOT / name).is_file():
+        if (ROOT / name).is_file() or (ROOT / name).is_symlink():
             (project / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(ROOT / name, project / name)
+            shutil.copy(ROOT / name, project / name, follow_symlinks=False)
     shutil.copytree(STAND_IN, nixpkgs)
     (nixpkgs / "python.nix").write_text(f'"{sys.executable}"\n')
     return Flake(project, nixpkgs)

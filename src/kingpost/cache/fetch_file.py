@@ -25,13 +25,14 @@ class FileCache(BinaryCache):
         path = unquote(urlsplit(url).path) if url.startswith("file:") else url
         self.root = Path(path).absolute()
         self.url = f"file://{self.root}"
+        self._prefix = f"{self.root}{os.sep}"
         self._throttle = access.throttle
 
     def get(self, location: str) -> Body:
         """Open a file below the directory."""
-        path = os.path.normpath(self.root / location)
+        path = os.path.normpath(self._prefix + location)
         url = f"file://{path}"
-        if not path.startswith(f"{self.root}{os.sep}"):
+        if not path.startswith(self._prefix):
             raise FetchError(Trouble.BAD_URL, f"{location[:200]!r} lies outside the cache", url=url)
         try:
             return _FileBody(path, url, self._throttle)

@@ -12,7 +12,10 @@ from dataclasses import dataclass
 from typing import Final
 
 ALPHABET: Final = "0123456789abcdfghijklmnpqrsvwxyz"
-_VALUE: Final = {letter: value for value, letter in enumerate(ALPHABET)}
+# To the digits that `int` knows; whatever is no letter of Nix's becomes what is no digit of `int`'s either.
+_TO_DIGITS: Final = dict.fromkeys(range(128), "!") | {
+    ord(letter): digit for letter, digit in zip(ALPHABET, "0123456789abcdefghijklmnopqrstuv", strict=True)
+}
 
 #: Bytes of a digest by algorithm.
 SIZES: Final = {"md5": 16, "sha1": 20, "sha256": 32, "sha512": 64}
@@ -28,6 +31,10 @@ class Hash:
     def nix32(self) -> str:
         """Give `sha256:1b8m…`, the form of narinfo files and signatures."""
         return f"{self.algorithm}:{nix32(self.digest)}"
+
+    def hex(self) -> str:
+        """Give `sha256:HEX`."""
+        return f"{self.algorithm}:{self.digest.hex()}"
 
     def sri(self) -> str:
         """Give `sha256-…=`."""
@@ -51,11 +58,10 @@ def from_nix32(text: str) -> bytes:
         ValueError: A letter outside the alphabet, a length that no digest has, or bits beyond the last byte.
 
     """
-    number = 0
-    for letter in text:
-        if letter not in _VALUE:
-            raise ValueError(f"{letter!r} is no letter of Nix's base 32")
-        number = number << 5 | _VALUE[letter]
+    digits = text.translate(_TO_DIGITS) if text.isascii() else "!"
+    if "!" in digits:
+        raise ValueError(f"{text!r} is not written in Nix's base 32")
+    number = int(digits or "0", 32)
     size = len(text) * 5 // 8
     if (size * 8 + 4) // 5 != len(text) or number >> size * 8:
         raise ValueError(f"{text!r} is no whole number of bytes in Nix's base 32")

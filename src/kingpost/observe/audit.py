@@ -46,9 +46,9 @@ class Known:
     """A body that was read whole and found right before: the same bytes hold the same NAR.
 
     Attributes:
-        nar_hash: Of the NAR in it, as narinfos write it.
+        nar_hash: Of the NAR in it, `sha256:HEX`.
         compression: Which it was taken out by.
-        body_hash: SHA-256 of the body as it came, likewise.
+        body_hash: Of the body as it came, likewise.
         body_bytes: Its size.
         seen: When, UTC.
 
@@ -203,9 +203,9 @@ class Auditor:
 
     def _same_body(self, info: NarInfo, known: Known | None) -> tuple[_Problem, Measured | None] | None:
         """Compare the body with the one that is known; None when it is another, or anything is wrong with it."""
-        if known is None or (known.nar_hash, known.compression) != (str(info.nar_hash), info.compression):
+        if known is None or (known.nar_hash, known.compression) != (info.nar_hash.hex(), info.compression):
             return None
-        if info.file_hash is not None and str(info.file_hash) != known.body_hash:
+        if info.file_hash is not None and info.file_hash.hex() != known.body_hash:
             return None
         try:
             with self.cache.get(info.url) as body:
@@ -213,7 +213,7 @@ class Auditor:
                 hops = body.hops
         except (FetchError, DecompressionError):
             return None
-        if str(got.file_hash) != known.body_hash:
+        if got.file_hash.hex() != known.body_hash:
             return None
         code, _, evidence = judge_body(got, info, hops)
         evidence["same_body_as"] = known.seen

@@ -208,7 +208,7 @@ def _difference(got: Measured, info: NarInfo, evidence: dict[str, Any]) -> tuple
     if info.file_hash is not None and got.file_hash != info.file_hash:
         evidence.update(file_hash=str(got.file_hash), file_hash_promised=str(info.file_hash))
         return codes.FILE_WRONG, "the NAR is right, but the compressed file is not the one of FileHash"
-    evidence.update(nar_hash=str(got.nar_hash), body_hash=str(got.file_hash))
+    evidence.update(nar_hash=got.nar_hash.hex(), body_hash=got.file_hash.hex())
     return codes.BODY_OK, f"{info.nar_size} bytes of NAR, as promised"
 
 

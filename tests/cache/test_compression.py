@@ -192,6 +192,12 @@ def test_unknown_names():
         decompressor("lz4", io.BytesIO())
 
 
+def test_an_old_brotli_is_said_and_no_damage(monkeypatch):
+    monkeypatch.setattr(brotli, "Decompressor", object)
+    with pytest.raises(UnknownCompressionError, match=r"brotli 1\.2"):
+        decompressor("br", io.BytesIO())
+
+
 def test_errors_of_the_source_pass_through():
     class Broken(Drip):
         def read(self, size):

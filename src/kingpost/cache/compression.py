@@ -191,6 +191,10 @@ class _Brotli:
         import brotli  # type: ignore[import-untyped] # noqa: PLC0415 - has no types; only for caches that use it
 
         self._inner = brotli.Decompressor()
+        if not hasattr(self._inner, "can_accept_more_data"):
+            raise UnknownCompressionError(
+                "brotli needs the Python library brotli 1.2, which bounds its memory"
+            )
         self._over = b""
         self.needs_input = True
 

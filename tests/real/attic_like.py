@@ -68,7 +68,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if not self.may(cache, "r"):
             return self.denied(cache)
         endpoint = CONFIG.get("api_endpoint") or f"http://{self.headers['Host']}/"
-        return self.send(200, json.dumps({"api_endpoint": endpoint, "is_public": CONFIG["caches"][cache]}))
+        answer = {"api_endpoint": endpoint, "is_public": CONFIG["caches"][cache], **CONFIG.get("config", {})}
+        return self.send(200, json.dumps(answer))
 
     def bits(self, cache):
         kind, _, token = self.headers.get("Authorization", "").partition(" ")

@@ -253,7 +253,8 @@
                 cd $src
                 ruff check --no-cache
                 ruff format --no-cache --check
-                grep -lrE '^#!.*\b(ba)?sh\b' . | xargs shellcheck --severity=warning
+                find . -type f -exec awk 'FNR == 1 && /^#!.*[\/ ](ba)?sh( |$)/ { print FILENAME } { nextfile }' {} + |
+                  xargs shellcheck --severity=warning
                 touch $out
               '';
 

@@ -253,8 +253,12 @@
                 cd $src
                 ruff check --no-cache
                 ruff format --no-cache --check
-                find . -type f -exec awk 'FNR == 1 && /^#!.*[\/ ](ba)?sh( |$)/ { print FILENAME } { nextfile }' {} + |
-                  xargs shellcheck --severity=warning
+                shebang='^#!.*[/ ](ba)?sh( |$)'
+                grep -lrIE "$shebang" . | while read -r file; do
+                  if head -1 "$file" | grep -qE "$shebang"; then
+                    shellcheck --severity=warning "$file"
+                  fi
+                done
                 touch $out
               '';
 

@@ -408,7 +408,7 @@ def test_the_cache_itself(cache, fault, code):
     assert (verdict and verdict.code) == (code and code.name)
 
 
-def test_connections_that_fail(tmp_path):
+def test_connections_that_fail(tmp_path, monkeypatch):
     assert check(faults.closed_port()).code == codes.REFUSED.name
     assert check("http://cache.invalid").code == codes.UNREACHABLE.name
     with faults.serve({}) as plain:
@@ -416,7 +416,7 @@ def test_connections_that_fail(tmp_path):
     pem = tmp_path / "tls.pem"
     subprocess.run(
         ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "1",
-         "-keyout", pem, "-out", tmp_path / "cert.pem", "-subj", "/CN=localhost"],
+         "-keyout", pem, "-out", tmp_path / "cert.pem", "-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1"],
         check=True, capture_output=True,
     )  # fmt: skip
     pem.write_text(pem.read_text() + (tmp_path / "cert.pem").read_text())
@@ -425,6 +425,13 @@ def test_connections_that_fail(tmp_path):
         assert verdict.code == codes.TLS.name
         assert "certificate" in verdict.evidence["reason"]
         assert len(private.requests) == 0
+        private.files["nix-cache-info"] = b"StoreDir: /nix/store\n"
+        monkeypatch.setenv(
+            "NIX_SSL_CERT_FILE", str(tmp_path / "cert.pem")
+        )  # an authority of one's own, as Nix has it
+        assert check(private.url) is None
+        monkeypatch.setenv("NIX_SSL_CERT_FILE", str(tmp_path / "absent.pem"))
+        assert check(private.url).code == codes.TLS.name
 
 
 def test_a_connect_that_hangs():

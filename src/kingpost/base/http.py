@@ -5,16 +5,21 @@ httpx is imported on first use, so that commands which need no network do not pa
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
 from kingpost import __version__
-from kingpost.base.errors import UsageError
+from kingpost.base.errors import InvalidInputError, UsageError
 
 if TYPE_CHECKING:
+    import ssl
+
     import httpx
 
 USER_AGENT: Final = f"kingpost/{__version__}"
+_SYSTEM_AUTHORITIES: Final = "/etc/ssl/certs/ca-certificates.crt"
 
 
 def _no_auth(request: httpx.Request) -> httpx.Request:
@@ -41,6 +46,27 @@ def require_url(text: str, what: str) -> str:
     if not whole or any(character.isspace() or not character.isprintable() for character in text):
         raise UsageError(f"{what} {text!r} is no URL", fix="write for example http://127.0.0.1:8080")
     return text.rstrip("/")
+
+
+def _authorities() -> ssl.SSLContext | bool:
+    """Trust whom Nix trusts (src/libstore/globals.cc): what is set, else the system's, else certifi's list.
+
+    A cache behind an authority of one's own must not look broken to a probe while Nix is content with it.
+    """
+    import ssl  # noqa: PLC0415 - slow to import; see the module docstring
+
+    named = [os.environ.get(name, "") for name in ("NIX_SSL_CERT_FILE", "SSL_CERT_FILE")]
+    file = next((name for name in [*named, _SYSTEM_AUTHORITIES] if name and Path(name).exists()), None)
+    if file is None:
+        return True
+    try:
+        return ssl.create_default_context(cafile=file)
+    except OSError as error:
+        raise InvalidInputError(
+            f"the certificate authorities cannot be read: {error.strerror or error}",
+            where=file,
+            fix="set NIX_SSL_CERT_FILE to a file of PEM certificates",
+        ) from error
 
 
 def client(
@@ -70,5 +96,6 @@ def client(
         limits=httpx.Limits(max_connections=connections, max_keepalive_connections=connections),
         follow_redirects=follow_redirects,
         trust_env=True,
+        verify=_authorities(),
         auth=_no_auth,
     )

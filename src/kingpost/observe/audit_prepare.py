@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 _CONNECTIONS: Final = 25
 #: With fewer paths than this a second process costs more than it gives.
 _FEW: Final = 64
+#: Most processes for a remote and for a local cache: each has its own memory, and a container less than its host.
+_PROCESSES: Final = {False: 2, True: 16}
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,5 +202,6 @@ def _hands(request: Request, paths: int, *, follow: bool) -> tuple[int, int]:
     local = request.job.url.startswith(("file:", "/", "."))
     threads = request.threads or (processors if local else _CONNECTIONS)
     many = follow or paths >= _FEW or (local and paths > 1)
-    processes = min(processors, threads, paths or 1) if many and hasattr(os, "fork") else 1
+    most = min(processors, _PROCESSES[local])
+    processes = min(most, threads, threads if follow else paths) if many and hasattr(os, "fork") else 1
     return threads, processes

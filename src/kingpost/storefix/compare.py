@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from .interface import StoreRoot
 
-    # rows, path before the first, last path, joined names, how many are foreign
+    # rows, path before the first, last path, joined names, how many are odd
     _Chunk = tuple[int, bytes, bytes, bytes, int]
 
 _ROWS = 100_000  # in one joined value: some eight megabytes
@@ -30,10 +30,11 @@ _HASH_BYTES = b"0123456789abcdfghijklmnpqrsvwxyz"
 OURS_AND_NIXS = frozenset({b".links", b".store-fix"})  # names in the store that are no paths and belong there
 PLAIN_NAME = re.compile(BASE_NAME.pattern.encode())
 
-# In the order of the index on path, which is smaller than the table. Foreign rows are those outside the store.
+# In the order of the index on path, which is smaller than the table. Odd rows are those that can be no path.
 _JOINED = """
 select count(*), cast(max(path) as blob), cast(group_concat(substr(path, {start}), char(0)) as blob),
-    sum(substr(path, 1, {length}) != ?)
+    sum(substr(path, 1, {length}) != ? or substr(path, {dash}, 1) != '-'
+        or length(path) not between {shortest} and {longest})
 from (select path from ValidPaths where path > cast(? as text) order by path limit {rows})
 """
 _SINGLE = """
@@ -80,19 +81,27 @@ class _Reader(threading.Thread):
 
     def _read(self) -> None:
         prefix = self._store.store_dir + "/"
-        statement = _JOINED.format(start=len(prefix) + 1, length=len(prefix), rows=_ROWS)
+        length = len(prefix)
+        statement = _JOINED.format(
+            start=length + 1,
+            length=length,
+            dash=length + 33,
+            shortest=length + 34,
+            longest=length + 33 + 211,
+            rows=_ROWS,
+        )
         connection = connect(self._store.database)
         try:
             last = b""
             while not self._ended:
-                count, highest, joined, foreign = connection.execute(statement, (prefix, last)).fetchone()
+                count, highest, joined, odd = connection.execute(statement, (prefix, last)).fetchone()
                 if not count:
                     return
                 if highest <= last:
                     raise MalformedError(
                         "the index of paths is out of order", where=str(self._store.database)
                     )
-                self._chunks.put((count, last, highest, joined, foreign))
+                self._chunks.put((count, last, highest, joined, odd))
                 last = highest
         finally:
             connection.close()
@@ -131,10 +140,10 @@ def compare(store: StoreRoot) -> Comparison:
     chunks = reader.chunks()
     try:
         names = set(os.listdir(os.fsencode(store.real_store)))
-        for count, before, last, joined, foreign in chunks:
+        for count, before, last, joined, odd in chunks:
             result.rows += count
             here = joined.split(b"\0")
-            if foreign or len(here) != count or not _all_plain(here):
+            if odd or len(here) != count or not _all_plain(joined, here):
                 here = _valid_only(store, before, last, result)
             some = set(here)
             result.lost.extend(some - names)
@@ -147,15 +156,14 @@ def compare(store: StoreRoot) -> Comparison:
     return result
 
 
-def _all_plain(names: list[bytes]) -> bool:
-    """Tell whether every name looks like `<hash>-name`, with few calls for many names."""
-    return (
-        not b"".join([name[:32] for name in names]).translate(None, _HASH_BYTES)
-        and not b"".join(names).translate(None, _NAME_BYTES)
-        and len(min(names, key=len)) > 33
-        and len(max(names, key=len)) <= 244
-        and b"".join([name[32:33] for name in names]) == b"-" * len(names)
-    )
+def _all_plain(joined: bytes, names: list[bytes]) -> bool:
+    """Tell whether every name is made of the right characters, with few calls for many names.
+
+    Length and dash were looked at by SQLite.
+    """
+    return len(joined.translate(None, _NAME_BYTES)) == len(names) - 1 and not b"".join(
+        [name[:32] for name in names]
+    ).translate(None, _HASH_BYTES)
 
 
 def _valid_only(store: StoreRoot, before: bytes, last: bytes, result: Comparison) -> list[bytes]:

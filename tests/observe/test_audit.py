@@ -416,7 +416,8 @@ def test_connections_that_fail(tmp_path, monkeypatch):
     pem = tmp_path / "tls.pem"
     subprocess.run(
         ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "1",
-         "-keyout", pem, "-out", tmp_path / "cert.pem", "-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1"],
+         "-keyout", pem, "-out", tmp_path / "cert.pem", "-subj", "/CN=localhost",
+         "-addext", "subjectAltName=IP:127.0.0.1"],
         check=True, capture_output=True,
     )  # fmt: skip
     pem.write_text(pem.read_text() + (tmp_path / "cert.pem").read_text())

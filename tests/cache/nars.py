@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from dataclasses import dataclass, replace
 
 from hypothesis import strategies as st
 
 from kingpost.cache.hashes import Hash, nix32
 from kingpost.cache.nar import HEADROOM, NarValidator
+
+#: `KINGPOST_FUZZ=100 pytest tests/cache tests/observe/test_audit.py` soaks for hours instead of seconds.
+SOAK = int(os.environ.get("KINGPOST_FUZZ", "1"))
 
 HASH = "8iv5j0f2difw6wg9vwj9r2raacb08fkv"
 

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import tracemalloc
 
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from tests.cache.nars import book_says, nar, node, trees, validate, word
+from tests.cache.nars import SOAK, book_says, nar, node, trees, validate, word
 
 from kingpost.cache.nar import HEADROOM, MAX_DEPTH, NarError, NarValidator
-
-SOAK = int(os.environ.get("KINGPOST_FUZZ", "1"))
 
 
 @given(trees, st.integers(1, 600))

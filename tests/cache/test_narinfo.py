@@ -7,9 +7,9 @@ import hashlib
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.cache.nars import HASH, Promise, nar
+from tests.cache.nars import HASH, SOAK, Promise, nar
 
 from kingpost.base.errors import InvalidInputError
 from kingpost.cache import hashes
@@ -179,6 +179,7 @@ def test_what_is_no_narinfo(text, message):
         parse_narinfo(text)
 
 
+@settings(max_examples=100 * SOAK)
 @given(st.one_of(st.binary(max_size=400), st.text(max_size=400)))
 def test_any_bytes_are_a_narinfo_or_an_error(data):
     try:
@@ -187,6 +188,7 @@ def test_any_bytes_are_a_narinfo_or_an_error(data):
         return
 
 
+@settings(max_examples=100 * SOAK)
 @given(st.integers(0, 400), st.binary(max_size=4))
 def test_a_damaged_narinfo_is_read_or_refused(at, patch):
     text = HELLO.text().encode()

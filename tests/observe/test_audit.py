@@ -17,7 +17,7 @@ import zstandard
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.cache.nars import HASH, Promise, nar
+from tests.cache.nars import HASH, SOAK, Promise, nar
 from tests.observe import faults
 
 from kingpost.base.verdict import Status
@@ -491,7 +491,7 @@ def test_an_upstream_may_have_it_instead(cache):
 SMALL = nar({b"a": b"contents", b"b": ("->", b"a")})
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150 * SOAK, deadline=None)
 @given(st.sampled_from(sorted(COMPRESS)), st.data())
 def test_a_damaged_body_is_never_ok(tmp_path_factory, compression, data):
     body = bytearray(COMPRESS[compression](SMALL))

@@ -227,13 +227,15 @@
         pkgs:
         let
           packages = packagesFor pkgs;
-          # Each file of checks/ is a module of a NixOS test, with this flake as the argument `self`.
-          machines = lib.mapAttrs (
-            _: file:
-            pkgs.testers.runNixOSTest {
-              imports = [ file ];
-              _module.args.self = self;
-            }
+          # Each checks/NAME.nix is a module of the NixOS test `vm-NAME`, with this flake as the argument `self`.
+          machines = lib.mapAttrs' (
+            name: file:
+            lib.nameValuePair "vm-${name}" (
+              pkgs.testers.runNixOSTest {
+                imports = [ file ];
+                _module.args.self = self;
+              }
+            )
           ) (nixFiles ./checks);
         in
         {

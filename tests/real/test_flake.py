@@ -96,8 +96,8 @@ def test_a_module_and_a_machine_test_for_each_file(nix_new, flake):
     tree, _ = shown(nix_new, flake)
     assert {"default", "sample"} <= set(tree["nixosModules"])
     assert "README" not in tree["nixosModules"]
-    assert tree["checks"]["x86_64-linux"]["sample"]["name"] == "vm-test"
-    assert "sample" not in tree["checks"]["aarch64-darwin"]
+    assert tree["checks"]["x86_64-linux"]["vm-sample"]["name"] == "vm-test"
+    assert "vm-sample" not in tree["checks"]["aarch64-darwin"]
 
 
 def test_each_app_says_what_it_does(nix_new, flake):

@@ -27,7 +27,7 @@ _SHOWN = 20  # of each kind, unless all are asked for
 _DOES = {
     plans.SALVAGE: "save what can be read of the database into a new one",
     plans.CLEAN: "remove what was left behind",
-    plans.FETCH: "fetch",
+    plans.FETCH: "bring the bytes back from a source",
     plans.FORGET: "delete rows that belong to nothing",
     plans.REGISTER: "register what is on disk and proven",
     plans.ADOPT: "register what is on disk, unproven, as you asked",
@@ -35,7 +35,7 @@ _DOES = {
     plans.DROP: "deregister what is lost and needed by nothing",
     plans.CUT: "give up, as you allowed",
     plans.UNROOT: "move a dead link out of the way",
-    plans.REBUILD: "rebuild",
+    plans.REBUILD: "have Nix build it again",
 }
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from fractions import Fraction
+from functools import lru_cache
 from typing import Final
 
 _BINARY: Final = {"": 1, "K": 1024, "M": 1024**2, "G": 1024**3, "T": 1024**4, "P": 1024**5}
@@ -18,6 +19,7 @@ _SECONDS: Final = {
 _DURATION_PART: Final = re.compile(r"(\d+(?:\.\d+)?)\s*([a-z]+)", re.ASCII)
 
 
+@lru_cache(4096)  # a fleet writes the same few sizes thousands of times
 def parse_size(text: str) -> int:
     """Give the bytes that a text such as `8GiB`, `512M` or `1.5 GB` means.
 

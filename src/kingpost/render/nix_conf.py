@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from kingpost.topology.places import Context
     from kingpost.topology.platform import Platform
 
+_WORD: Final = re.compile(r"[^\s#\x00-\x1f\x7f]+")
+
 OLDEST: Final = "2.4"
 """What an image's or a stranger's Nix is taken for: the first with flakes. Later settings are left out."""
 
@@ -113,7 +115,7 @@ def _value(value: Any) -> str:
 
 
 def _word(text: str) -> str:
-    if not re.fullmatch(r"[^\s#\x00-\x1f\x7f]+", text):
+    if not _WORD.fullmatch(text):
         raise KingpostError(
             f"nix.conf cannot hold {text!r}",
             why="blanks separate values there, and # begins a comment",

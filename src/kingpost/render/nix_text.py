@@ -12,6 +12,7 @@ import re
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 from typing import Any, Final
 
@@ -74,6 +75,7 @@ def own_module(name: str) -> Expression:
     return path(f"../../{MODULES}/{name}.nix")
 
 
+@lru_cache(16384)  # the same strings in the files of every host
 def string(text: str) -> str:
     """Give a double-quoted Nix string.
 
@@ -90,6 +92,7 @@ def string(text: str) -> str:
     return f'"{_TO_ESCAPE.sub(lambda match: _ESCAPES[match.group()], text)}"'
 
 
+@lru_cache(4096)  # likewise
 def attribute(name: str) -> str:
     """Give an attribute's name, quoted where Nix needs it."""
     return name if _IDENTIFIER.fullmatch(name) and name not in _KEYWORDS else string(name)
@@ -116,6 +119,8 @@ def nix(value: Any, level: int = 0) -> str:
         TypeError: A value of any other type.
 
     """
+    if isinstance(value, str):
+        return string(value)
     if isinstance(value, Mapping):
         return _attributes(value, level)
     if isinstance(value, (list, tuple)):
@@ -137,8 +142,6 @@ def _scalar(value: Any) -> str:
         return _integer(value)
     if isinstance(value, float):
         return _float(value)
-    if isinstance(value, str):
-        return string(value)
     if isinstance(value, (IPv4Address, IPv4Interface, IPv4Network)):
         return string(str(value))
     raise TypeError(f"{type(value).__name__} has no Nix form")

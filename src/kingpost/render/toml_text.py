@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 
 from kingpost.render.comments import comment
@@ -46,17 +47,18 @@ def _is_tables(value: Any) -> bool:
     return many or isinstance(value, dict)
 
 
+@lru_cache(4096)  # the same keys in the files of every host
 def _key(key: str) -> str:
     return key if _BARE.fullmatch(key) else _string(key)
 
 
 def _value(value: Any) -> str:
+    if isinstance(value, str):
+        return _string(value)
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, (int, float)):
         return repr(value)
-    if isinstance(value, str):
-        return _string(value)
     if isinstance(value, dict):
         return "{" + ", ".join(f"{_key(key)} = {_value(inner)}" for key, inner in value.items()) + "}"
     return "[" + ", ".join(map(_value, value)) + "]"

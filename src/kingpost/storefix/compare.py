@@ -30,12 +30,18 @@ _HASH_BYTES = b"0123456789abcdfghijklmnpqrsvwxyz"
 OURS_AND_NIXS = frozenset({b".links", b".store-fix"})  # names in the store that are no paths and belong there
 PLAIN_NAME = re.compile(BASE_NAME.pattern.encode())
 
-# In the order of the index on path, which is smaller than the table. Odd rows are those that can be no path.
+# In the order of the index on path, which is smaller than the table. Odd rows are those that can be no path; that
+# a row is below the store's directory follows from the first and the last of a range.
+_FIRST = "select cast(min(path) as blob) from ValidPaths where path > cast(? as text)"
+_LAST = """
+select coalesce(
+    (select cast(path as blob) from ValidPaths where path > cast(?1 as text) order by path limit 1 offset {rows}),
+    (select cast(max(path) as blob) from ValidPaths))
+"""
 _JOINED = """
-select count(*), cast(max(path) as blob), cast(group_concat(substr(path, {start}), char(0)) as blob),
-    sum(substr(path, 1, {length}) != ? or substr(path, {dash}, 1) != '-'
-        or length(path) not between {shortest} and {longest})
-from (select path from ValidPaths where path > cast(? as text) order by path limit {rows})
+select count(*), cast(group_concat(substr(path, {start}), char(0)) as blob),
+    sum(substr(path, {dash}, 1) != '-' or length(path) not between {shortest} and {longest})
+from (select path from ValidPaths where path > cast(? as text) and path <= cast(? as text) order by path)
 """
 _SINGLE = """
 select cast(path as blob) from ValidPaths
@@ -80,29 +86,27 @@ class _Reader(threading.Thread):
             self._chunks.put(None)
 
     def _read(self) -> None:
-        prefix = self._store.store_dir + "/"
-        length = len(prefix)
+        prefix = os.fsencode(self._store.store_dir + "/")
+        length = len(self._store.store_dir) + 1
         statement = _JOINED.format(
-            start=length + 1,
-            length=length,
-            dash=length + 33,
-            shortest=length + 34,
-            longest=length + 33 + 211,
-            rows=_ROWS,
+            start=length + 1, dash=length + 33, shortest=length + 34, longest=length + 33 + 211
         )
         connection = connect(self._store.database)
         try:
-            last = b""
+            before = b""
             while not self._ended:
-                count, highest, joined, odd = connection.execute(statement, (prefix, last)).fetchone()
-                if not count:
+                first = connection.execute(_FIRST, (before,)).fetchone()[0]
+                if first is None:
                     return
-                if highest <= last:
+                last = connection.execute(_LAST.format(rows=_ROWS - 1), (before,)).fetchone()[0]
+                count, joined, odd = connection.execute(statement, (before, last)).fetchone()
+                if last <= before or not count:
                     raise MalformedError(
                         "the index of paths is out of order", where=str(self._store.database)
                     )
-                self._chunks.put((count, last, highest, joined, odd))
-                last = highest
+                odd += not (first.startswith(prefix) and last.startswith(prefix))
+                self._chunks.put((count, before, last, joined, odd))
+                before = last
         finally:
             connection.close()
 

@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Callable
 
 from . import nar
-from .sources import hashes
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -55,6 +54,8 @@ class Wrong:
 
 def link_task(directory: bytes, name: bytes, size: int) -> Task | None:
     """Give the task for a file of `.links`, whose name is the hash of its NAR; None if the name is none."""
+    from .sources import hashes  # with what sources need, which a scan mostly does not
+
     try:
         expected = hashes.from_nix32(name.decode("ascii"), 32)
     except ValueError:

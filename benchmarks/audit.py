@@ -109,12 +109,15 @@ def kingpost(*words, ledger=None):
 
 
 def side_by_side(actions):
-    """Run each in turn, several rounds; gives the best time of each."""
-    best = dict.fromkeys(actions, float("inf"))
+    """Run each in turn, several rounds; gives the best wall and processor time of each."""
+    wall = dict.fromkeys(actions, float("inf"))
+    cpu = dict(wall)
     for _ in range(ROUNDS):
         for name, action in actions.items():
-            best[name] = min(best[name], timed(action))
-    return best
+            before = sum(os.times()[:4])
+            wall[name] = min(wall[name], timed(action))
+            cpu[name] = min(cpu[name], sum(os.times()[:4]) - before)
+    return wall, cpu
 
 
 def floor(cache):
@@ -151,12 +154,13 @@ def local(root, new, old):
         kingpost(cache, ledger=ledger)
         again = partial(kingpost, cache, ledger=ledger)
         actions |= {"kingpost": partial(kingpost, cache), "again": again, "floor": partial(floor, cache)}
-        best = side_by_side(actions)
+        best, cpu = side_by_side(actions)
         print(
             f"{compression}: {total / 1e6:.0f} MB of NAR in 2,050 paths on {len(os.sched_getaffinity(0))} processors"
         )
         for name, seconds in best.items():
-            print(f"  {name:9} {seconds:6.2f} s {total / 1e6 / seconds:6.0f} MB/s", end="")
+            speed = f"{total / 1e6 / seconds:6.0f} MB/s"
+            print(f"  {name:9} {seconds:6.2f} s {speed}, {cpu[name]:6.2f} s of processor", end="")
             print(
                 "" if name == "kingpost" else f"   kingpost is {seconds / best['kingpost']:.2f} times as fast"
             )

@@ -35,7 +35,7 @@ PLAIN_NAME = re.compile(BASE_NAME.pattern.encode())
 _FIRST = "select cast(min(path) as blob) from ValidPaths where path > cast(? as text)"
 _LAST = """
 select coalesce(
-    (select cast(path as blob) from ValidPaths where path > cast(?1 as text) order by path limit 1 offset {rows}),
+    (select cast(path as blob) from ValidPaths where path > cast(? as text) order by path limit 1 offset {rows}),
     (select cast(max(path) as blob) from ValidPaths))
 """
 _JOINED = """

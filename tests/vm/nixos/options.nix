@@ -1,0 +1,42 @@
+# What NixOS, and its test machines, have beside tests/real/nixos-stand-in: the commands of the stock modules.
+{ config, lib, pkgs, ... }:
+
+let
+  inherit (lib) mkIf mkOption types;
+  option = type: default: mkOption { inherit type default; };
+in
+{
+  options.virtualisation = {
+    memorySize = option types.int 1024;
+    diskSize = option types.int 1024;
+    cores = option types.int 1;
+    writableStoreUseTmpfs = option types.bool true;
+  };
+
+  config = {
+    # nixos/modules/services/continuous-integration/gitlab-runner/runner.nix
+    systemd.services.gitlab-runner = mkIf config.services.gitlab-runner.enable {
+      description = "Gitlab Runner";
+      wantedBy = [ "multi-user.target" ];
+      serviceConfig = {
+        StateDirectory = "gitlab-runner";
+        WorkingDirectory = "/var/lib/gitlab-runner";
+        ExecStart = "${pkgs.gitlab-runner}/bin/gitlab-runner run --working-directory /var/lib/gitlab-runner";
+      };
+    };
+
+    # nixos/modules/services/networking/atticd.nix
+    systemd.services.atticd = mkIf config.services.atticd.enable {
+      wantedBy = [ "multi-user.target" ];
+      serviceConfig = {
+        ExecStart = "${pkgs.attic-server}/bin/atticd -f ${
+          pkgs.writeText "server.json" (builtins.toJSON config.services.atticd.settings)
+        } --mode ${config.services.atticd.mode}";
+        StateDirectory = "atticd";
+        User = config.services.atticd.user;
+        Restart = "on-failure";
+        RestartSec = 10;
+      };
+    };
+  };
+}

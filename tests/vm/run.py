@@ -1,0 +1,74 @@
+"""Run the script of a check as the NixOS test driver does: the machines and a few functions are its globals."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+import unittest
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from tests.vm.evaluated import Check
+from tests.vm.machine import Machine, retry
+from tests.vm.vlan import Vlan
+
+
+class SubtestFailed(Exception):
+    """A part of a script failed: its name, and what it says."""
+
+
+def run_check(
+    check: Check, image: Path, qemu: Path, folder: Path, log: Callable[[str], None] = print
+) -> dict[str, float]:
+    """Boot a check's machines as its script says; give the seconds that each of its parts took.
+
+    The machines are off when this returns or raises. The script is the check's own: it may run what it likes.
+    """
+    vlan = Vlan(folder)
+    machines = {
+        name: Machine(
+            name=name,
+            image=image,
+            folder=folder / name,
+            files=check.files(name),
+            vlan=vlan,
+            index=index,
+            memory=check.nodes[name]["memorySize"],
+            qemu=qemu,
+            log=log,
+        )
+        for index, name in enumerate(sorted(check.nodes), 1)
+    }
+    times: dict[str, float] = {}
+
+    @contextlib.contextmanager
+    def subtest(name: str) -> Iterator[None]:
+        log(f"subtest: {name}")
+        start = time.monotonic()
+        try:
+            yield
+        except Exception as error:
+            raise SubtestFailed(f"{name}: {type(error).__name__}: {error}") from error
+        finally:
+            times[name] = time.monotonic() - start
+
+    def start_all() -> None:
+        for machine in machines.values():
+            machine.start()
+
+    names = {
+        **{name.replace("-", "_"): machine for name, machine in machines.items()},
+        "machines": list(machines.values()),
+        "start_all": start_all,
+        "subtest": subtest,
+        "retry": retry,
+        "t": unittest.TestCase(),
+        "__name__": "test_script",
+    }
+    try:
+        exec(compile(check.script, f"checks/{check.name}", "exec"), names)
+    finally:
+        for machine in machines.values():
+            machine.release()
+        vlan.close()
+    return times

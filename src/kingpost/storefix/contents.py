@@ -11,6 +11,7 @@ import json
 import os
 import select
 import sys
+import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Callable
 
@@ -135,7 +136,10 @@ def _forked(
     children = []
     try:
         for _ in range(count):
-            child = os.fork()
+            with warnings.catch_warnings():
+                # Python 3.12 warns of a fork beside threads: the child takes no lock, hashes and ends.
+                warnings.simplefilter("ignore", DeprecationWarning)
+                child = os.fork()
             if not child:
                 _work(tasks, batches, work_out, result_in, (work_in, result_out))
             children.append(child)

@@ -6,7 +6,10 @@ import contextlib
 import fcntl
 import json
 import os
+import signal
 import sqlite3
+import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -485,3 +488,30 @@ def holding(path):
     with path.open("ab") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
+
+
+def test_serve_process_of_a_dead_session_is_shown_and_not_ended(lab):
+    fifo = lab.nix.root / "fifo"
+    fifo.unlink(missing_ok=True)
+    os.mkfifo(fifo)
+    # The shell ends and the server stays, as when the ssh that started it has gone.
+    script = f"{lab.nix.bin}/nix-store --serve --write <> {fifo} >/dev/null 2>&1 & echo $!"
+    started = subprocess.run(
+        ["sh", "-c", script], env=lab.nix.env, capture_output=True, text=True, check=True
+    )
+    pid = int(started.stdout)
+    try:
+        end = time.monotonic() + 20
+        while "serve-process" not in (found := codes(lab)) and time.monotonic() < end:
+            time.sleep(0.1)
+        assert found["serve-process"]["evidence"]["pid"] == pid
+        code, said = lab.run("repair", "--yes")
+        assert code == 1
+        assert f"kill {pid}" in said
+        os.kill(pid, 0)
+    finally:
+        os.kill(pid, signal.SIGKILL)
+    end = time.monotonic() + 20
+    while "serve-process" in codes(lab) and time.monotonic() < end:
+        time.sleep(0.1)
+    assert "serve-process" not in codes(lab)

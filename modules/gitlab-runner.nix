@@ -232,7 +232,7 @@ in
       wants = [ "network-online.target" ];
       unitConfig.StartLimitIntervalSec = lib.mkDefault 0;
       environment = lib.mkIf (cfg.user != null) {
-        HOME = lib.mkForce config.users.users.${cfg.user}.home;
+        HOME = lib.mkForce (config.users.users.${cfg.user}.home or "/var/empty");
       };
       serviceConfig = {
         # As root, for only root may read the secrets.

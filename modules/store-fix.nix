@@ -29,8 +29,9 @@ let
       sync -- "$new"
       mv -f -- "$new" "$directory/$2"
     }
-    runs() { ${lib.escapeShellArg "${cfg.python}/bin/python3"} -I "$1" --help >/dev/null; }
-    reads() { "$BASH" -n "$1" && test -s "$1"; }
+    # An empty file is a program that succeeds.
+    runs() { test -n "$(${lib.escapeShellArg "${cfg.python}/bin/python3"} -I "$1" --help)"; }
+    reads() { test -s "$1" && "$BASH" -n "$1"; }
     rm -f -- "$directory"/.new.*
     put ${cfg.package}/libexec/kingpost-store-fix.pyz store-fix.pyz 0444 runs
     put ${./store-scan.py} store-scan.py 0444 runs
@@ -51,7 +52,7 @@ in
       example = true;
       description = ''
         Whether to keep `store-fix` on this host, outside the Nix store too, and to look at the store at every
-        boot. The look only reads. After a repair by hand: `/var/lib/kingpost/store-fix repair`.
+        boot. The look only reads; `/var/lib/kingpost/store-fix repair` is what to run when it finds damage.
       '';
     };
     package = lib.mkOption {

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any, Final
 
-from kingpost.render import nix_text, systemd_text
+from kingpost.render import nix_text
 from kingpost.render.attic_settings import attic_environment, attic_settings, database_in_secret
 from kingpost.render.environment import render
 from kingpost.render.layout import FILL_SECRETS, runner_config
@@ -59,25 +59,37 @@ def atticd(on: OnHost) -> str | None:
 
 def _atticd(on: OnHost, name: str, attic: Attic) -> dict[str, Any]:
     settings = attic_settings(on.platform, name)
-    if database_in_secret(attic):
-        # The stock module's own database.url would win over ATTIC_SERVER_DATABASE_URL.
-        settings["database"] = nix_text.force({})
-    local_postgres = isinstance(attic.database, Postgres) and not database_in_secret(attic)
-    wants = _units_before_bind(on, on.platform.listeners[f"attic:{name}"].bind)
+    del settings["listen"]
+    in_secret = database_in_secret(attic)
+    if in_secret:
+        del settings["database"]
+    local = attic.database.name if isinstance(attic.database, Postgres) and not in_secret else None
+    environment = attic_environment(on.platform, name)
     postgres_unit = _postgres_unit(on.platform.topology.site.nixos)
+    bind = on.platform.listeners[f"attic:{name}"].bind
     secret = secret_file(on, attic.secret) if attic.secret in on.secrets else None
     credentials = _bucket_credentials(on, attic)
+    given = {
+        "address": str(bind),
+        "port": attic.port,
+        "after": _units_before_bind(on, bind) or None,
+        "environmentFile": secret,
+        "credentialsFile": credentials,
+        "region": environment.get("AWS_REGION"),
+        "metadata": True if environment and "AWS_EC2_METADATA_DISABLED" not in environment else None,
+        "database": local,
+        "postgresqlUnit": postgres_unit if local and postgres_unit != "postgresql.target" else None,
+        "databaseInSecret": True if in_secret else None,
+        "writablePaths": _outside_state(attic) or None,
+    }
+    options = {key: value for key, value in given.items() if value is not None}
+    if environment:
+        options["checksums"] = environment.get("AWS_REQUEST_CHECKSUM_CALCULATION")
     return {
+        "module": nix_text.own_module("atticd"),
         "uses_config": any(file and file.text.startswith("config.") for file in (secret, credentials)),
+        "options": options,
         "settings": settings,
-        "environment": attic_environment(on.platform, name),
-        "secret": secret,
-        "credentials": credentials,
-        "after": [*wants, postgres_unit] if local_postgres else wants,
-        "wants": wants,
-        "database": attic.database.name if local_postgres and isinstance(attic.database, Postgres) else None,
-        "postgres_unit": postgres_unit,
-        "writable": _outside_state(attic),
     }
 
 
@@ -90,12 +102,12 @@ def _bucket_credentials(on: OnHost, attic: Attic) -> Expression | None:
 
 
 def _outside_state(attic: Attic) -> list[str]:
-    """Give ReadWritePaths for an SQLite file that is not below the unit's state directory."""
+    """Give the folder of an SQLite file that is not below the unit's state directory."""
     if not isinstance(attic.database, Sqlite):
         return []
     folder = str(PurePosixPath(attic.database.path).parent)
     inside = folder == STATE_DIRECTORY or folder.startswith(f"{STATE_DIRECTORY}/")
-    return [] if inside else [systemd_text.word(folder)]
+    return [] if inside else [folder]
 
 
 def _postgres_unit(nixos: str) -> str:
@@ -237,11 +249,11 @@ def _triggers(age: dict[str, SecretUse]) -> dict[str, dict[str, list[str]]]:
 
 def tunnels(on: OnHost) -> str | None:
     """Give `tunnels.nix`; None where no tunnel starts, or none leads anywhere."""
-    made = [made for name, tunnel in on.tunnels.items() if (made := _tunnel(on, name, tunnel))]
-    return render("nix/tunnels.nix.j2", tunnels=made) if made else None
+    made = {name: made for name, tunnel in on.tunnels.items() if (made := _tunnel(on, tunnel))}
+    return render("nix/tunnels.nix.j2", module=nix_text.own_module("tunnels"), tunnels=made) if made else None
 
 
-def _tunnel(on: OnHost, name: str, tunnel: Tunnel) -> dict[str, Any] | None:
+def _tunnel(on: OnHost, tunnel: Tunnel) -> dict[str, Any] | None:
     try:
         service = on.platform.find_service(tunnel.service)
     except UnknownNameError:
@@ -262,19 +274,18 @@ def _tunnel(on: OnHost, name: str, tunnel: Tunnel) -> dict[str, Any] | None:
     if network not in there.addresses:
         return None
     listen, listen_port = tunnel.listen
-    units = ["network-online.target", *_units_before_bind(on, listen)]
+    units = _units_before_bind(on, listen)
     if topology.networks[network].kind == "tailnet" and "tailscaled.service" not in units:
         units.append("tailscaled.service")
-    return {
-        "name": name,
-        "unit": f"kingpost-tunnel-{name}",
-        "service": service.ref,
-        "target": target,
-        "forward": f"{listen}:{listen_port}:{far}:{port}",
+    given = {
+        "description": f"ssh tunnel to {service.ref} on {target}",
+        "listen": f"{listen}:{listen_port}",
+        "to": f"{far}:{port}",
         "login": f"{tunnel.user or there.ssh_user or 'root'}@{there.addresses[network].ip}",
-        "credential": systemd_text.plain(f"identity:{tunnel.identity}") if tunnel.identity else None,
+        "identity": tunnel.identity,
         "after": units,
     }
+    return {key: value for key, value in given.items() if value}
 
 
 def _shared_network(on: OnHost, there: Host) -> str:

@@ -46,7 +46,12 @@ def firewall(on: OnHost) -> str | None:
     openings: dict[str, dict[int, set[str]]] = {}
     for opening in on.platform.openings_on(on.name):
         openings.setdefault(opening.interface, {}).setdefault(opening.port, set()).update(opening.callers)
-    open_binds = [one.service for one in on.platform.listeners_on(on.name) if one.bind == ANY]
+    checked = {f"attic:{name}" for name in on.attic}  # by modules/atticd.nix
+    open_binds = [
+        one.service
+        for one in on.platform.listeners_on(on.name)
+        if one.bind == ANY and one.service not in checked
+    ]
     if not openings and not open_binds:
         return None
     return render(

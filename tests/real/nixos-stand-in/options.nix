@@ -76,6 +76,7 @@ in
       })) { };
     users.groups = option (types.attrsOf (types.submodule { options.gid = option (types.nullOr types.int) null; })) { };
 
+    nix.package = option types.package "/usr";
     nix.settings = mkOption {
       default = { };
       type = types.submodule {

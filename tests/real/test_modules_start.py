@@ -1,0 +1,223 @@
+"""What the units of modules/ run when they start, built by real Nix and run against real programs."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from pathlib import Path
+
+import pytest
+from tests.real.modules import build, run, runner, store_fix_package
+
+from kingpost.report import prometheus
+
+TOKEN = "glrt-abc_DEF-123"
+
+
+# store-fix
+
+
+class Kept:
+    """A host's kept tool, and the commands of both units."""
+
+    def __init__(self, nix, tmp_path, more=""):
+        self.nix = nix
+        self.directory = tmp_path / "kept"
+        self.gcroots = tmp_path / "gcroots"
+        self.gcroots.mkdir(exist_ok=True)
+        says = (
+            f'kingpost.storeFix = {{ enable = true; directory = "{self.directory}";'
+            f' gcroots = "{self.gcroots}"; {more} }};'
+        )
+        packages = store_fix_package(tmp_path)
+        services = "c.systemd.services"
+        self.keep = build(
+            nix, "store-fix", says, f'"${{{services}.kingpost-store-fix.serviceConfig.ExecStart}}"', packages
+        )
+        self.scan = build(
+            nix, "store-fix", says, f"{services}.kingpost-store-scan.serviceConfig.ExecStart", packages
+        )
+
+    def install(self):
+        return run([self.keep])
+
+    def look(self):
+        return run(self.scan.split(), self.nix.env)
+
+
+def test_store_fix_is_kept_outside_the_store_and_as_a_gcroot(nix_new, tmp_path):
+    kept = Kept(nix_new, tmp_path)
+    assert kept.install().returncode == 0
+    assert (kept.directory / "store-fix.pyz").read_bytes() == (tmp_path / "store-fix.pyz").read_bytes()
+    root = kept.gcroots / "kingpost-store-fix"
+    assert (root.resolve() / "libexec" / "kingpost-store-fix.pyz").is_file()
+    help_ = run([kept.directory / "store-fix", "--help"])
+    assert help_.returncode == 0
+    assert "repair" in help_.stdout
+    assert kept.install().returncode == 0
+    assert sorted(file.name for file in kept.directory.iterdir()) == [
+        "python",
+        "store-fix",
+        "store-fix.pyz",
+        "store-scan.py",
+    ]
+
+
+def test_a_copy_that_works_is_not_replaced_by_one_that_a_power_cut_emptied(nix_new, tmp_path):
+    kept = Kept(nix_new, tmp_path)
+    kept.install()
+    before = (kept.directory / "store-fix.pyz").read_bytes()
+    in_store = (kept.gcroots / "kingpost-store-fix").resolve() / "libexec" / "kingpost-store-fix.pyz"
+    in_store.chmod(0o644)
+    in_store.write_bytes(b"")
+    done = kept.install()
+    assert done.returncode == 1
+    assert "does not work" in done.stderr
+    assert (kept.directory / "store-fix.pyz").read_bytes() == before
+    assert not list(kept.directory.glob(".new*"))
+
+
+def test_store_fix_finds_another_python_when_its_own_is_gone(nix_new, tmp_path):
+    kept = Kept(nix_new, tmp_path)
+    kept.install()
+    (kept.directory / "python").write_text("/gone/bin/python3\n")
+    assert run([kept.directory / "store-fix", "--help"]).returncode == 0
+
+
+def lose_a_path(nix) -> str:
+    """Delete what the database says is there; gives the path."""
+    path = Path(nix.run("nix-store", "--add", __file__).stdout.strip())
+    path.chmod(0o644)
+    path.unlink()
+    return str(path)
+
+
+def test_the_scan_at_boot_fails_visibly_on_a_damaged_store(nix, tmp_path):
+    kept = Kept(nix, tmp_path, more=f'textfile = "{tmp_path}/store.prom";')
+    kept.install()
+    healthy = kept.look()
+    assert healthy.returncode == 0, healthy.stderr
+    metrics = (tmp_path / "store.prom").read_text()
+    assert 'kingpost_exit_code{command="store-fix scan"} 0' in metrics.splitlines()
+    path = lose_a_path(nix)
+    done = kept.look()
+    assert done.returncode == 1
+    assert path in done.stdout
+    assert f"{kept.directory}/store-fix repair" in done.stderr
+    report = json.loads((kept.directory / "store-scan.json").read_text())
+    assert report["healthy"] is False
+    lines = (tmp_path / "store.prom").read_text().splitlines()
+    assert 'kingpost_exit_code{command="store-fix scan"} 1' in lines
+    codes = [finding["code"] for finding in report["findings"]]
+    for code in codes:
+        line = f'kingpost_verdict_codes{{command="store-fix scan",code="{code}"}} {codes.count(code)}'
+        assert line in lines
+    helps = {line.split(" ", 3)[2]: line.split(" ", 3)[3] for line in lines if line.startswith("# HELP")}
+    theirs = {line.split(" ", 3)[2]: line.split(" ", 3)[3]
+              for line in prometheus.render("x", []).splitlines() if line.startswith("# HELP")}  # fmt: skip
+    assert helps["kingpost_exit_code"] == theirs["kingpost_exit_code"]
+    assert helps["kingpost_finished_seconds"] == theirs["kingpost_finished_seconds"]
+    assert (tmp_path / "store.prom").stat().st_mode & 0o777 == 0o644
+    assert nix.run("nix-store", "--check-validity", path).returncode == 0  # looking changed nothing
+
+
+def test_a_safe_repair_at_boot_mends_what_loses_nothing(nix, tmp_path):
+    kept = Kept(nix, tmp_path, more='repair = "safe";')
+    kept.install()
+    path = lose_a_path(nix)
+    done = kept.look()
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert nix.run("nix-store", "--check-validity", path, check=False).returncode == 1
+    assert nix.run("nix-store", "--verify", "--check-contents").returncode == 0
+    assert json.loads((kept.directory / "store-scan.json").read_text())["healthy"] is True
+
+
+def test_a_safe_repair_at_boot_leaves_what_somebody_needs(nix, tmp_path):
+    kept = Kept(nix, tmp_path, more='repair = "safe";')
+    kept.install()
+    path = lose_a_path(nix)
+    (nix.state / "gcroots").mkdir(parents=True, exist_ok=True)
+    (nix.state / "gcroots" / "needed").symlink_to(path)
+    done = kept.look()
+    assert done.returncode == 1
+    assert nix.run("nix-store", "--check-validity", path).returncode == 0
+
+
+# gitlab-runner
+
+
+CONFIGURE = "builtins.head c.systemd.services.gitlab-runner.serviceConfig.ExecStartPre"
+
+
+def start_runner(nix, tmp_path, content: bytes, format_: str):
+    """Run what the unit starts with; gives the process and the folder of its configuration."""
+    secret = tmp_path / "a secret's file"
+    secret.write_bytes(content)
+    folder = tmp_path / "home" / ".gitlab-runner"
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / ".runner_system_id").write_text("s_keep")
+    script = build(nix, "gitlab-runner", runner(secret, format_), CONFIGURE)
+    assert script.startswith("!")
+    done = run([script[1:]], {"HOME": str(folder.parent)})
+    assert TOKEN not in done.stdout + done.stderr
+    return done, folder
+
+
+@pytest.mark.parametrize(
+    ("content", "format_"),
+    [
+        (f"{TOKEN}\n".encode(), 'format = "raw";'),
+        (TOKEN.encode(), 'format = "raw";'),
+        (f"CI_SERVER_URL=https://x\nCI_SERVER_TOKEN={TOKEN}\n".encode(), ""),
+        (f"TOKEN='{TOKEN}'\n".encode(), 'variable = "TOKEN";'),
+    ],
+)
+def test_the_runner_starts_with_its_token_and_its_old_id(nix_new, tmp_path, content, format_):
+    done, folder = start_runner(nix_new, tmp_path, content, format_)
+    assert done.returncode == 0, done.stderr
+    config = tomllib.loads((folder / "config.toml").read_text())
+    assert config["concurrent"] == 2
+    (made,) = config["runners"]
+    assert made["token"] == TOKEN
+    assert made["name"] == "it's blog"
+    assert made["environment"] == ["NIX_REMOTE=daemon"]
+    assert made["docker"]["volumes"] == [
+        "/cache",
+        "/nix/store:/nix/store:ro",
+        "/nix/var/nix/db:/nix/var/nix/db:ro",
+        "/nix/var/nix/daemon-socket:/nix/var/nix/daemon-socket",
+    ]
+    assert (folder / "config.toml").stat().st_mode & 0o777 == 0o600
+    assert (folder / ".runner_system_id").read_text() == "s_keep"
+
+
+@pytest.mark.parametrize(
+    ("content", "format_", "message"),
+    [
+        (f"{TOKEN}\r\n".encode(), 'format = "raw";', "carriage returns"),
+        (f"CI_SERVER_TOKEN={TOKEN}\r\n".encode(), "", "carriage returns"),
+        (f"{TOKEN}\n".encode(), "", "no line CI_SERVER_TOKEN="),
+        (f"CI_SERVER_TOKEN={TOKEN}\n".encode(), 'format = "raw";', "a bare token was declared"),
+        (f"{TOKEN}\n{TOKEN}\n".encode(), 'format = "raw";', "more than one line"),
+        (b"", 'format = "raw";', "empty"),
+    ],
+)
+def test_the_runner_refuses_a_bad_token_and_keeps_what_it_had(nix_new, tmp_path, content, format_, message):
+    config = tmp_path / "home" / ".gitlab-runner" / "config.toml"
+    config.parent.mkdir(parents=True)
+    config.write_text("old")
+    done, _ = start_runner(nix_new, tmp_path, content, format_)
+    assert done.returncode == 1
+    assert message in done.stderr
+    assert "fix: " in done.stderr
+    assert config.read_text() == "old"
+
+
+# limits
+
+
+def test_limits_of_a_mount_are_a_drop_in(nix_new):
+    says = 'kingpost.limits.units."data.mount" = { memoryMax = 1073741824; swapMax = 0; };'
+    built = build(nix_new, "limits", says, "toString (builtins.head c.systemd.packages)")
+    drop_in = Path(built) / "etc/systemd/system/data.mount.d/kingpost.conf"
+    assert drop_in.read_text() == "[Mount]\nMemoryMax=1073741824\nMemorySwapMax=0\n"

@@ -16,9 +16,27 @@ from pathlib import Path
 
 from kingpost.observe.executors.interface import Executor
 
+GROUPS = Path("/sys/fs/cgroup")
+# Version 1 has one hierarchy for each controller, version 2 a single one.
 START = """
 set -e
+for top in /sys/fs/cgroup/*/ /sys/fs/cgroup/; do
+  [ -e "$top/cgroup.procs" ] || continue
+  mkdir -p "$top/$GROUP"
+  if [ -e "$top/cpuset.cpus" ]; then
+    cat "$top/cpuset.cpus" >"$top/$GROUP/cpuset.cpus"
+    cat "$top/cpuset.mems" >"$top/$GROUP/cpuset.mems"
+  fi
+  echo $$ >"$top/$GROUP/cgroup.procs"
+done
+exec unshare --cgroup --pid --fork --kill-child sh -c "$INSIDE"
+"""
+INSIDE = """
+set -e
 mount --make-rprivate /
+for top in /sys/fs/cgroup/*/ /sys/fs/cgroup/; do
+  [ -d "$top/$GROUP" ] && mount --bind "$top/$GROUP" "$top"
+done
 mount -t proc proc /proc
 for place in etc var/lib nix/var/nix; do
   [ -d "/$place" ] || continue
@@ -80,11 +98,13 @@ class Machine:
         self.write("/etc/systemd/system/kingpost-test.target", "[Unit]\nDefaultDependencies=no\n")
         for path, text in self.files.items():
             self.write(path, text)
-        unshare = ["unshare", "--mount", "--pid", "--ipc", "--uts", "--cgroup", "--fork", "--kill-child"]
+        self._stack.callback(self._remove_groups)
+        unshare = ["unshare", "--mount", "--ipc", "--uts"]
         network = self.netns or ["unshare", "--net"]
         process = subprocess.Popen(
             [*network, *unshare, "sh", "-c", START],
-            env={**os.environ, "ROOT": str(self.root)}, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+            env={**os.environ, "ROOT": str(self.root), "GROUP": self.group, "INSIDE": INSIDE},
+            stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
         )  # fmt: skip
         self._stack.callback(self._stop, process)
         try:
@@ -135,6 +155,23 @@ class Machine:
                 return int(children[0])
             time.sleep(0.1)
         raise AssertionError("systemd did not start")
+
+    @property
+    def group(self):
+        """Its control group: what systemd makes is below it, and goes with it."""
+        return f"kingpost-test-{os.getpid()}-{id(self)}"
+
+    def _remove_groups(self):
+        for top in (*GROUPS.glob("*/"), GROUPS):
+            for folder, _, _ in os.walk(top / self.group, topdown=False):
+                for _ in range(50):
+                    try:
+                        Path(folder).rmdir()
+                        break
+                    except FileNotFoundError:
+                        break
+                    except OSError:  # the last process is on its way out
+                        time.sleep(0.1)
 
     def _stop(self, process):
         if process.poll() is None:

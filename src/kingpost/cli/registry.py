@@ -34,6 +34,7 @@ COMMANDS: Final[dict[str, Entry]] = {
         "kingpost.cli.doctor", "try every route from inside its context, as its real client would"
     ),
     "drift": Entry("kingpost.cli.drift", "declared against operational state, item by item"),
+    "pressure": Entry("kingpost.cli.pressure", "who was killed for memory, and what runs out next"),
     "trace": Entry("kingpost.cli.trace", "who really served each path of a Nix run"),
     "history": Entry("kingpost.cli.history", "since when is it broken, what was the last good"),
     "bucket": Entry(

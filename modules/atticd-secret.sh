@@ -1,16 +1,16 @@
 #!/usr/bin/env bash
-# atticd-secret.sh FILE [TARGET ALGORITHM]
+# atticd-secret.sh FILE [ALGORITHM]
 #
 # Checks the secret that atticd signs tokens with; atticd itself panics without a word about the file.
 #
 #   FILE       what the secret is in, for the complaint
-#   TARGET     where to write the environment from the credential `secret`; without, systemd has read it already
-#   ALGORITHM  RS256 or HS256
+#   ALGORITHM  RS256 or HS256: write the environment from the credential `secret` to $RUNTIME_DIRECTORY/secret.env.
+#              Without it, systemd has put what is in FILE into the environment already
 #
 # No part of the secret is ever printed or passed as an argument.
 set -uo pipefail
 export LC_ALL=C
-file=$1 target=${2-} algorithm=${3-}
+file=$1 algorithm=${2-}
 
 make='make it with: openssl genrsa -traditional 4096 | base64 -w0'
 
@@ -39,7 +39,8 @@ check() {
   esac
 }
 
-if [ -n "$target" ]; then
+if [ -n "$algorithm" ]; then
+  target=$RUNTIME_DIRECTORY/secret.env
   secret=$CREDENTIALS_DIRECTORY/secret
   name=ATTIC_SERVER_TOKEN_${algorithm}_SECRET_BASE64
   # The x keeps the newlines at the end, which $(…) would drop, all of them.

@@ -27,7 +27,6 @@ let
         if cfg.secretFile != null then
           [
             cfg.secretFile
-            filled
             cfg.algorithm
           ]
         else

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import base64
 import json
+import os
+import re
+import sqlite3
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -221,3 +227,167 @@ def test_limits_of_a_mount_are_a_drop_in(nix_new):
     built = build(nix_new, "limits", says, "toString (builtins.head c.systemd.packages)")
     drop_in = Path(built) / "etc/systemd/system/data.mount.d/kingpost.conf"
     assert drop_in.read_text() == "[Mount]\nMemoryMax=1073741824\nMemorySwapMax=0\n"
+
+
+# atticd
+
+
+SIGNING = "ATTIC_SERVER_TOKEN_RS256_SECRET_BASE64"
+KEY = base64.b64encode(b"-----BEGIN RSA PRIVATE KEY-----\nMIIE\n-----END RSA PRIVATE KEY-----\n").decode()
+CHECK = "builtins.head c.systemd.services.atticd.serviceConfig.ExecStartPre"
+
+
+@pytest.mark.parametrize(
+    ("environment", "message"),
+    [
+        ({SIGNING: KEY}, ""),
+        ({"ATTIC_SERVER_TOKEN_HS256_SECRET_BASE64": "AAECAwQ="}, ""),
+        ({}, "there is no secret that signs tokens"),
+        ({SIGNING: ""}, "there is no secret that signs tokens"),
+        ({SIGNING: KEY + "\r"}, "carriage returns"),
+        ({SIGNING: KEY + "\n" + KEY}, "not base64 on one line"),
+        ({SIGNING: KEY[:-3]}, "cut short"),
+        ({SIGNING: "AAECAwQ="}, "no key in PEM format"),
+        ({SIGNING: KEY, "ATTIC_SERVER_TOKEN_RS256_PUBKEY_BASE64": KEY}, "atticd takes the first"),
+    ],
+)
+def test_attic_starts_with_a_secret_that_it_can_sign_with_and_no_other(
+    nix_new, tmp_path, environment, message
+):
+    file = f"{tmp_path}/it's.env"
+    says = f'kingpost.atticd = {{ enable = true; environmentFile = "{file}"; }};'
+    done = run([build(nix_new, "atticd", says, CHECK)], environment)
+    assert done.returncode == (1 if message else 0), done.stderr
+    assert message in done.stderr
+    if message:
+        assert f"file: {file}\n" in done.stderr
+        assert "fix: " in done.stderr
+    assert KEY[:20] not in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (KEY, ""),
+        (KEY + "\n", ""),
+        (KEY + "\r\n", "carriage returns"),
+        (KEY + "\n\n", "not base64 on one line"),
+        (f"{SIGNING}={KEY}\n", "declare it as environmentFile"),
+        ("", "the secret is empty"),
+    ],
+)
+def test_attics_credential_becomes_its_environment(nix_new, tmp_path, content, message):
+    credentials, runtime = tmp_path / "credentials", tmp_path / "runtime"
+    credentials.mkdir()
+    runtime.mkdir()
+    (credentials / "secret").write_text(content, newline="")
+    says = 'kingpost.atticd = { enable = true; secretFile = "/run/secret"; };'
+    places = {"CREDENTIALS_DIRECTORY": str(credentials), "RUNTIME_DIRECTORY": str(runtime)}
+    done = run([build(nix_new, "atticd", says, CHECK)], places)
+    assert done.returncode == (1 if message else 0), done.stderr
+    assert message in done.stderr
+    assert KEY[:20] not in done.stdout + done.stderr
+    if message:
+        assert not list(runtime.iterdir())
+    else:
+        assert (runtime / "secret.env").read_text() == f"{SIGNING}={KEY}\n"
+        assert (runtime / "secret.env").stat().st_mode & 0o777 == 0o600
+
+
+# cache-audit and bucket-check
+
+
+KINGPOST = """{
+  kingpost = derivation {
+    name = "kingpost"; system = builtins.currentSystem; builder = "/bin/sh"; PATH = "/usr/bin:/bin";
+    args = [ "-c" "mkdir -p $out/bin; printf '#!/bin/sh\\n%%s\\n' 'COMMAND' >$out/bin/kingpost; chmod 555 $out/bin/*" ];
+  };
+}""".replace("%%", "%")
+
+
+class Timed:
+    """An audit of a file:// cache, as its unit runs it."""
+
+    def __init__(self, nix, tmp_path, command=f'exec {sys.executable} -m kingpost "$@"'):
+        self.nix = nix
+        self.cache = tmp_path / "cache"
+        self.metrics = tmp_path / "metrics" / "kingpost-cache-audit-main.prom"
+        self.ledger = tmp_path / "state" / "ledger.sqlite"
+        path = nix.run("nix-store", "--add", __file__).stdout.strip()
+        nix.run("nix", "copy", "--to", f"file://{self.cache}", path)
+        says = (
+            f'kingpost.cacheAudit = {{ metricsDirectory = "{self.metrics.parent}"; ledger = "{self.ledger}";'
+            f' caches.main = {{ url = "file://{self.cache}"; everything = true; }}; }};'
+        )
+        script = "c.systemd.services.kingpost-cache-audit-main.script"
+        packages = KINGPOST.replace("COMMAND", command.replace('"', '\\"'))
+        self.script = build(nix, "cache-audit", says, script, packages)
+        self.runtime = tmp_path / "runtime"
+        self.runtime.mkdir()
+
+    def start(self):
+        environment = {"PATH": os.environ["PATH"], "RUNTIME_DIRECTORY": str(self.runtime)}
+        return subprocess.Popen(
+            ["bash", "-e", "-c", self.script],
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        )
+
+    def samples(self) -> list[str]:
+        return [line for line in self.metrics.read_text().splitlines() if not line.startswith("#")]
+
+    def exit_code(self) -> str:
+        (found,) = (
+            line.rsplit(" ", 1)[1] for line in self.samples() if line.startswith("kingpost_exit_code{")
+        )
+        return found
+
+
+def test_an_audit_by_the_clock_fails_with_the_cache_and_says_so_in_its_metrics(nix_new, tmp_path):
+    timed = Timed(nix_new, tmp_path)
+    good = timed.start()
+    output = good.communicate(timeout=120)[0]
+    assert good.returncode == 0, output
+    assert timed.exit_code() == "0"
+    for line in timed.samples():
+        assert re.match(
+            r'kingpost_[a-z_]+\{check="kingpost-cache-audit-main",command="cache audit"[,}]', line
+        )
+    (nar,) = (timed.cache / "nar").iterdir()
+    nar.write_bytes(b"")
+    bad = timed.start()
+    output = bad.communicate(timeout=120)[0].decode()
+    assert bad.returncode == 1
+    assert "KP-" in output
+    assert timed.exit_code() == "1"
+    assert any(line.startswith("kingpost_failed{check=") for line in timed.samples())
+    with sqlite3.connect(timed.ledger) as ledger:
+        assert [row[0] for row in ledger.execute("SELECT exit_code FROM runs ORDER BY id")] == [0, 1]
+    assert [file.name for file in timed.metrics.parent.iterdir()] == [timed.metrics.name]
+    assert timed.metrics.stat().st_mode & 0o777 == 0o644
+
+
+def test_a_run_that_could_not_start_does_not_leave_the_last_good_metrics(nix_new, tmp_path):
+    timed = Timed(nix_new, tmp_path, command="exec /gone/kingpost")
+    timed.metrics.parent.mkdir()
+    timed.metrics.write_text('kingpost_exit_code{check="x"} 0\n')
+    child = timed.start()
+    child.communicate(timeout=60)
+    assert child.returncode == 127
+    assert timed.exit_code() == "127"
+    ours = timed.metrics.read_text().splitlines()
+    theirs = prometheus.render("x", []).splitlines()
+    assert {line for line in ours if line[0] == "#"} <= set(theirs)
+
+
+def test_a_run_that_is_ended_leaves_that_in_its_metrics(nix_new, tmp_path):
+    timed = Timed(nix_new, tmp_path, command="echo $$; exec sleep 600")
+    child = timed.start()
+    inner = int(child.stdout.readline())
+    child.terminate()
+    child.communicate(timeout=60)
+    assert child.returncode == 143
+    assert timed.exit_code() == "143"
+    with pytest.raises(ProcessLookupError):
+        os.kill(inner, 0)

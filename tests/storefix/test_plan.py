@@ -126,3 +126,14 @@ def test_undo_moves_copies_back_only_where_nothing_is(paper):
     assert code == 0
     assert (paper.place("e") / "f").read_text() == before
     assert "0 copies were moved back" in said
+
+
+def test_what_an_unregistered_root_needs_is_alive(paper):
+    # The row of the current system is lost: the database alone would call all that it needs dead.
+    (paper.state / "gcroots/d").unlink()
+    paper.sql(("delete from ValidPaths where path = ?", path_of("a")), keys=True)
+    paper.lose("c")
+    document = planned(paper, source=False)
+    assert "drop" not in {kind for kind, _ in kinds(document)}
+    [left] = [left for left in document["left"] if left["subject"] == path_of("c")]
+    assert left["needed_by"][0].startswith("profile system")

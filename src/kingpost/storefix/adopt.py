@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from . import nar
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 
     from .interface import StoreRoot
     from .progress import Progress
+    from .roots import Root
+    from .scan import Scan
 
 # Derive([outputs],[inputDrvs],[inputSrcs],…): paths behind the outputs (source: src/libstore/derivations.cc).
 _QUOTED = re.compile(rb'"((?:[^"\\]|\\.)*)"')
@@ -89,6 +92,37 @@ def _end_of_list(text: bytes, start: int) -> int:
         if not depth:
             return position
     return len(text)
+
+
+def reached(scan: Scan, connection: sqlite3.Connection) -> list[Root]:
+    """Give what roots need by way of paths on disk that no row knows: the database cannot tell that it is alive.
+
+    Args:
+        scan: Its roots and orphans; it is not changed.
+        connection: The database.
+
+    """
+    store, orphans = scan.store, set(scan.orphans)
+    todo = [root for root in scan.roots if root.base_name in orphans]
+    if not todo:
+        return []
+    reader = Reader(store, connection, orphans)
+    seen = {(root.base_name, root.label) for root in todo}
+    found = []
+    while todo:
+        root = todo.pop()
+        try:
+            names = reader.references(root.base_name)
+        except (OSError, nar.NotArchivableError):
+            continue
+        for name in names:
+            if (name, root.label) not in seen:
+                seen.add((name, root.label))
+                below = replace(root, base_name=name, link="")
+                found.append(below)
+                if name in orphans:
+                    todo.append(below)
+    return found
 
 
 def infos(

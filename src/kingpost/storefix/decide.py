@@ -6,7 +6,7 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from . import findings, integrity
+from . import adopt, findings, integrity
 from . import plan as plans
 from .database import connect, fingerprint
 from .graph import Damaged, Graph
@@ -59,6 +59,7 @@ def decide(
         return replace(base, actions=(Action(plans.SALVAGE, str(store.database), reason),))
     connection = connect(store.database)
     try:
+        scan = replace(scan, roots=[*scan.roots, *adopt.reached(scan, connection)])
         graph = Graph(connection, scan)
         weighed = Weighing(scan, graph, sources, rebuilder, choices)
         weighed.weigh(progress)

@@ -11,7 +11,7 @@ bin := $(VENV)/bin
 pytest := $(bin)/python -m pytest -n 2 --dist loadgroup
 benchmarks := $(sort $(filter-out benchmarks/_%,$(wildcard benchmarks/*.py)))
 
-.PHONY: help setup demo test test-fast real lint format bench pyz clean
+.PHONY: help setup demo test test-fast test-vm soak real vm lint format bench pyz clean
 
 help: ## list the targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1	\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -24,14 +24,23 @@ demo: setup ## render examples/homelab into build/demo and say who reaches what,
 	@echo
 	@$(bin)/kingpost matrix examples/homelab/topology.toml
 
-test: setup real ## run every test; at its end it says what it could not run here, and why
-	@$(pytest)
+test: setup real ## run every test but test-vm; at its end it says what it could not run here, and why
+	@$(pytest) -m "not vm"
 
 test-fast: setup ## run the tests that start no real program
 	@$(pytest) -m "not real and not vm"
 
 real: setup ## make Nix, Docker and rclone ready for tests/real (root installs Debian's packages)
 	@tests/real/provide --install
+
+test-vm: setup real vm ## boot the checks of checks/ on emulated machines, one after the other
+	@$(bin)/python -m pytest -m vm tests/vm
+
+soak: setup real vm ## cut the power of a machine at 20 random moments of a copy to its store, and repair it
+	@KINGPOST_POWER_CUTS=$${KINGPOST_POWER_CUTS:-20} $(bin)/python -m pytest -s -m vm tests/vm/test_soak.py
+
+vm: ## make QEMU and a Debian guest ready for tests/vm (as root)
+	@tests/vm/provide --install
 
 lint: ## check style and types
 	@tools/setup lint

@@ -1,5 +1,7 @@
 """Cut the power in the middle of a copy; the scan at boot reports, a repair brings the store back."""
 
+# ruff: noqa: F821, PT018, S101, T201 - machines are names that the driver gives; asserts test
+
 # What is copied: 40 paths that need each other in a row, of half a megabyte each.
 CHAIN = """
 mkdir -p /var/parts && cd /var/parts
@@ -29,7 +31,9 @@ until [ "$(nix-store --check-validity --print-invalid $(cat /var/parts/all) 2>/d
 sync /nix/var/nix/db/db.sqlite-wal /nix/var/nix/db/db.sqlite 2>/dev/null || true
 """
 
-SCANNED = "test -e /var/lib/kingpost/store-scan.json && ! systemctl is-active --quiet kingpost-store-scan.service"
+SCANNED = (
+    "test -e /var/lib/kingpost/store-scan.json && ! systemctl is-active --quiet kingpost-store-scan.service"
+)
 METRICS = "/var/lib/kingpost/store.prom"
 
 start_all()
@@ -70,7 +74,9 @@ with subtest("a scan of the contents finds every one of them"):
 
 with subtest("a repair brings all of them back from the cache"):
     machine.succeed("systemctl stop nix-daemon.socket nix-daemon.service")
-    repair = "/var/lib/kingpost/store-fix repair --contents --quiet --yes --no-check-sigs --from /var/cache/parts"
+    repair = (
+        "/var/lib/kingpost/store-fix repair --contents --quiet --yes --no-check-sigs --from /var/cache/parts"
+    )
     print(machine.succeed(f"{repair} 2>&1")[-2000:])
     machine.succeed("/var/lib/kingpost/store-fix scan --contents --quiet")
     machine.succeed("systemctl start nix-daemon.socket")
@@ -80,8 +86,8 @@ with subtest("the copy goes through, and a rebuild works"):
     machine.succeed("nix copy --no-check-sigs --from file:///var/cache/parts $(cat /var/parts/top)")
     machine.succeed(
         "cat >/root/last.nix <<'EOF'\n"
-        "{ top }: derivation { name = \"last\"; system = builtins.currentSystem; builder = \"/bin/sh\";\n"
-        "  args = [ \"-c\" \"read x <${builtins.storePath top}; echo $x >$out\" ]; }\nEOF\n"
+        '{ top }: derivation { name = "last"; system = builtins.currentSystem; builder = "/bin/sh";\n'
+        '  args = [ "-c" "read x <${builtins.storePath top}; echo $x >$out" ]; }\nEOF\n'
         "test -s $(nix-build --no-out-link /root/last.nix --argstr top $(cat /var/parts/top))"
     )
     machine.succeed("nix-store --verify --check-contents")

@@ -8,6 +8,7 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+
 from tests.real.conftest import Nix, require
 
 HERE = Path(__file__).parent

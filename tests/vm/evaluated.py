@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import re
+import subprocess
+import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +29,6 @@ class Check:
     Attributes:
         name: The test's name.
         script: Its Python, which runs with the machines as names.
-        skipped: Why it cannot run in a Debian guest; None when it can.
         nodes: What each machine's configuration became.
         scripts: Every script that the units run, by its path in a guest without the leading /.
 
@@ -35,7 +36,6 @@ class Check:
 
     name: str
     script: str
-    skipped: str | None
     nodes: dict[str, Any]
     scripts: Files
 
@@ -67,7 +67,7 @@ def evaluate(nix, check: Path, modules: Path = ROOT / "modules") -> Check:
         if path != str(out)
     }
     found = json.loads(moved(out.read_text()))
-    return Check(found["name"], found["testScript"], found.get("skipped"), found["nodes"], scripts)
+    return Check(found["name"], found["testScript"], found["nodes"], scripts)
 
 
 def guest_files(node: dict[str, Any], names: list[str]) -> Files:
@@ -92,7 +92,9 @@ def guest_files(node: dict[str, Any], names: list[str]) -> Files:
             links |= _links(f"{unit}.{kind}", options)
     if node["docker"]["enable"]:
         files["etc/docker/daemon.json"] = json.dumps(node["docker"]["settings"])
-        links["etc/systemd/system/multi-user.target.wants/docker.service"] = "/lib/systemd/system/docker.service"
+        links["etc/systemd/system/multi-user.target.wants/docker.service"] = (
+            "/lib/systemd/system/docker.service"
+        )
     if node["firewall"]["enable"]:
         files["etc/systemd/system/firewall.service"] = _FIREWALL
         files["opt/kingpost/firewall"] = _firewall(node["firewall"]["interfaces"])
@@ -112,9 +114,6 @@ def programs(package: str) -> Files:
 
 
 def _store_fix() -> Files:
-    import subprocess
-    import tempfile
-
     with tempfile.TemporaryDirectory() as folder:
         packed = Path(folder) / "kingpost-store-fix.pyz"
         subprocess.run([ROOT / "tools" / "build-pyz", packed], check=True)
@@ -216,10 +215,13 @@ def _unit(name: str, kind: str, options: dict[str, Any]) -> tuple[str, str]:
 def _directives(values: dict[str, Any]) -> list[str]:
     lines = []
     for key, value in values.items():
-        for item in value if isinstance(value, list) else [value]:
-            if item is not None:
-                lines.append(f"{key}={str(item).lower() if isinstance(item, bool) else item}")
+        items = value if isinstance(value, list) else [value]
+        lines += [f"{key}={_value(item)}" for item in items if item is not None]
     return lines
+
+
+def _value(item: Any) -> str:
+    return str(item).lower() if isinstance(item, bool) else str(item)
 
 
 def _links(unit: str, options: dict[str, Any]) -> dict[str, str]:

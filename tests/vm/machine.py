@@ -29,7 +29,7 @@ BOOT = 300
 ANNOUNCEMENT = b"Spawning backdoor root shell..."
 
 
-class RequestedAssertionFailed(Exception):
+class RequestedAssertionFailed(Exception):  # noqa: N818 - upstream's name
     """What a script demanded of a machine is not so."""
 
 
@@ -302,7 +302,9 @@ class Machine:
         for command in commands:
             status, printed = self.execute(command, timeout=timeout)
             if status == 0:
-                raise RequestedAssertionFailed(f"command `{command}` unexpectedly succeeded\n{printed[-3000:]}")
+                raise RequestedAssertionFailed(
+                    f"command `{command}` unexpectedly succeeded\n{printed[-3000:]}"
+                )
             output += printed
         return output
 
@@ -375,7 +377,7 @@ class Machine:
         found = (re.match(r"^([^=]+)=(.*)$", line) for line in lines.split("\n"))
         return {match[1]: match[2] for match in found if match}
 
-    def get_unit_property(self, unit: str, property: str) -> str:
+    def get_unit_property(self, unit: str, property: str) -> str:  # noqa: A002 - upstream's name
         """Give one property of a unit."""
         return self.get_unit_info(unit)[property]
 

@@ -13,17 +13,15 @@ from tests.vm.machine import Machine, retry
 from tests.vm.vlan import Vlan
 
 
-class SubtestFailed(Exception):
+class SubtestError(Exception):
     """A part of a script failed: its name, and what it says."""
 
 
-def run_check(
+@contextlib.contextmanager
+def booted(
     check: Check, image: Path, qemu: Path, folder: Path, log: Callable[[str], None] = print
-) -> dict[str, float]:
-    """Boot a check's machines as its script says; give the seconds that each of its parts took.
-
-    The machines are off when this returns or raises. The script is the check's own: it may run what it likes.
-    """
+) -> Iterator[dict[str, Machine]]:
+    """Give a check's machines, which start when they are used, and are off afterwards."""
     vlan = Vlan(folder)
     machines = {
         name: Machine(
@@ -39,6 +37,21 @@ def run_check(
         )
         for index, name in enumerate(sorted(check.nodes), 1)
     }
+    try:
+        yield machines
+    finally:
+        for machine in machines.values():
+            machine.release()
+        vlan.close()
+
+
+def run_check(
+    check: Check, image: Path, qemu: Path, folder: Path, log: Callable[[str], None] = print
+) -> dict[str, float]:
+    """Run a check's script, and give the seconds that each of its parts took.
+
+    The script is the check's own: it may run what it likes.
+    """
     times: dict[str, float] = {}
 
     @contextlib.contextmanager
@@ -48,27 +61,24 @@ def run_check(
         try:
             yield
         except Exception as error:
-            raise SubtestFailed(f"{name}: {type(error).__name__}: {error}") from error
+            raise SubtestError(f"{name}: {type(error).__name__}: {error}") from error
         finally:
             times[name] = time.monotonic() - start
 
-    def start_all() -> None:
-        for machine in machines.values():
-            machine.start()
+    with booted(check, image, qemu, folder, log) as machines:
 
-    names = {
-        **{name.replace("-", "_"): machine for name, machine in machines.items()},
-        "machines": list(machines.values()),
-        "start_all": start_all,
-        "subtest": subtest,
-        "retry": retry,
-        "t": unittest.TestCase(),
-        "__name__": "test_script",
-    }
-    try:
+        def start_all() -> None:
+            for machine in machines.values():
+                machine.start()
+
+        names = {
+            **{name.replace("-", "_"): machine for name, machine in machines.items()},
+            "machines": list(machines.values()),
+            "start_all": start_all,
+            "subtest": subtest,
+            "retry": retry,
+            "t": unittest.TestCase(),
+            "__name__": "test_script",
+        }
         exec(compile(check.script, f"checks/{check.name}", "exec"), names)
-    finally:
-        for machine in machines.values():
-            machine.release()
-        vlan.close()
     return times

@@ -20,21 +20,16 @@ let
   };
 
   # Where Debian, or the driver, has what is in the Nix store of a NixOS machine: each path on purpose.
-  pkgs = {
-    writeShellScript = name: text: file name "0555" "#!/bin/bash\n${text}";
-    writeText = name: text: file name "0444" text;
+  packages = {
     coreutils = "/usr";
     diffutils = "/usr";
-    openssh = "/usr";
     docker = "/usr";
+    openssh = "/usr";
     python3 = "/usr";
-    formats.toml = _: { generate = name: value: file name "0444" (builtins.toJSON value); };
     gitlab-runner = "/opt/kingpost/gitlab-runner";
     attic-server = "/opt/kingpost/attic-server";
-  };
-  kingpost = {
-    store-fix = "/opt/kingpost/store-fix";
-    kingpost = "/opt/kingpost/kingpost";
+    garage_2 = "/opt/kingpost/garage";
+    kingpost-store-fix = "/opt/kingpost/store-fix";
   };
 
   self.nixosModules = builtins.listToAttrs (map (name: {
@@ -45,24 +40,20 @@ let
 
   evaluate = name: node:
     let
-      config = (library.evalModules {
-        modules = [
-          (standIn + "/options.nix")
-          ./options.nix
-          node
-          {
-            networking.hostName = library.mkDefault name;
-            _module.args.kingpost = kingpost;
-          }
-        ];
-        specialArgs = { inherit pkgs kingpost; };
-      }).config;
+      config = import (standIn + "/evaluate.nix") {
+        inherit lib packages;
+        module = node;
+        extra = {
+          imports = [ ./options.nix ];
+          networking.hostName = library.mkDefault name;
+        };
+      };
       broken = builtins.filter (assertion: !assertion.assertion) config.assertions;
       # nixos/lib/systemd-lib.nix: a script is a file that the unit runs.
       service = name: unit: unit // {
         serviceConfig = unit.serviceConfig // (
           if unit.script == "" then { }
-          else { ExecStart = "${pkgs.writeShellScript "unit-script-${name}-start" "set -e\n${unit.script}"}"; }
+          else { ExecStart = "${file "unit-script-${name}-start" "0555" "#!/bin/bash\nset -e\n${unit.script}"}"; }
         );
       };
     in
@@ -86,10 +77,7 @@ let
     };
   read = {
     inherit (test) name testScript;
-    skipped = test.meta.kingpost.skippedWithoutNixOS or null;
     nodes = builtins.mapAttrs evaluate test.nodes;
   };
 in
-if read.skipped != null
-then file "machines.json" "0444" (builtins.toJSON { inherit (read) name skipped; nodes = { }; testScript = ""; })
-else file "machines.json" "0444" (builtins.toJSON read)
+file "machines.json" "0444" (builtins.toJSON read)

@@ -13,6 +13,13 @@ in
     writableStoreUseTmpfs = option types.bool true;
   };
 
+  # Nothing of it is in a guest: its checks are evaluated only.
+  options.services.garage = {
+    enable = option types.bool false;
+    package = option types.package null;
+    settings = option (types.attrsOf types.anything) { };
+  };
+
   config = {
     # nixos/modules/services/continuous-integration/gitlab-runner/runner.nix
     systemd.services.gitlab-runner = mkIf config.services.gitlab-runner.enable {

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.real.evaluation import LIB, STAND_IN
+from tests.real.evaluation import LIB, ROOT, STAND_IN
 from tests.real.modules import (
     MODULES,
     NAMES,
@@ -13,6 +13,7 @@ from tests.real.modules import (
     runner,
     store_fix_package,
 )
+from tools import modules_reference
 
 
 def test_every_module_sets_nothing_while_it_is_off(nix):
@@ -389,3 +390,20 @@ def test_comparisons_say_what_is_wrong(nix):
         "store": (bucket('credentialsFile = "/nix/store/x";'), "path of a secret as a string"),
     }
     check_complaints(nix, "bucket-check", cases, KINGPOST)
+
+
+# docs/modules.md
+
+
+def test_the_page_of_options_is_current(nix):
+    """`python -m tools.modules_reference > docs/modules.md` writes it."""
+    page = modules_reference.page(nix.eval_json(modules_reference.expression()))
+    assert page == (ROOT / "docs" / "modules.md").read_text()
+
+
+def test_every_option_is_described(nix):
+    options = nix.eval_json(modules_reference.expression())
+    assert sorted(options) == NAMES
+    for module in NAMES:
+        for option in options[module]:
+            assert option["description"].strip().endswith((".", ":")), option["name"]

@@ -157,7 +157,7 @@ let
       check = isString;
       merge = _: definitions: concatStringsSep "\n" (map (definition: definition.value) definitions);
     };
-    enum = values: mkOptionType { name = "one of ${toJSON values}"; check = value: elem value values; };
+    enum = values: mkOptionType { name = "one of ${concatStringsSep ", " (map toJSON values)}"; check = value: elem value values; };
     nullOr = type: mkOptionType {
       inherit (type) getSubOptions;
       name = "null or ${type.name}";

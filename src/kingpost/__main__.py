@@ -1,7 +1,5 @@
 """`python -m kingpost`."""
 
-import sys
+from kingpost.cli.main import console
 
-from kingpost.cli.main import main
-
-sys.exit(main())
+console()

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from kingpost.base.errors import EXIT_FAILED, EXIT_OK
-from kingpost.cli.topology_file import DEFAULT, TopologyFile, read_checked
+from kingpost.cli.topology_file import DEFAULT, TopologyFile, read, require_sound
 
 if TYPE_CHECKING:
     from kingpost.render.tree import Plan
@@ -50,14 +50,19 @@ def command(
     from kingpost.render.tree import plan, unchanged, write
     from kingpost.topology.names import match_name
 
-    found = read_checked(topology)
-    hosts = tuple(match_name(host, found.platform.topology.hosts, "host") for host in only or ())
-    scope = scope_of(found.platform, hosts) if hosts else None
     gc.disable()  # what is derived lives to the end; looking for garbage in it costs a fleet a tenth of its time
+    found = read(topology)
+    hosts = tuple(match_name(host, found.platform.topology.hosts, "host") for host in only or ())
     dry = check or diff
-    planned = None if scope else unchanged(output, inputs_of(found.loaded))
+    # What is as the same topology and the same kingpost made it has passed the checks before; a waiver may have
+    # expired since.
+    if found.loaded.topology.waivers:
+        require_sound(found)
+    planned = None if hosts else unchanged(output, inputs_of(found.loaded))
     if planned is None:
+        require_sound(found)
         tree = site_tree(found.loaded, found.platform)
+        scope = scope_of(found.platform, hosts) if hosts else None
         planned = plan(output, tree, scope) if dry else write(output, tree, scope, force=force)
     if json:
         print(json_module.dumps(_document(planned, output, written=not dry), indent=2))

@@ -47,11 +47,22 @@ def read_checked(path: Path) -> Read:
         InvalidTopologyError: It does not; the error holds all problems.
 
     """
+    found = read(path)
+    require_sound(found)
+    return found
+
+
+def require_sound(found: Read) -> None:
+    """Run every check.
+
+    Raises:
+        InvalidTopologyError: One failed; the error holds all problems.
+
+    """
     from kingpost.topology.checks import run_checks
     from kingpost.topology.problems import InvalidTopologyError, locate_all
 
-    found = read(path)
     problems = run_checks(found.loaded.topology, found.platform)
     if problems:
-        raise InvalidTopologyError(str(path), locate_all(problems, found.loaded.locator))
-    return found
+        located = locate_all(problems, found.loaded.locator)
+        raise InvalidTopologyError(str(found.loaded.path), located)

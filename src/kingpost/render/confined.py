@@ -169,16 +169,7 @@ class ConfinedDirectory:
     def write_new(self, path: str, content: bytes, *, sync: bool = False) -> None:
         """Write a file that does not exist yet."""
         parent, name = self.parent(path, create=True)
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-        descriptor = os.open(name, flags, 0o666, dir_fd=parent)
-        try:
-            view = memoryview(content)
-            while view:
-                view = view[os.write(descriptor, view) :]
-            if sync:
-                os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        write_at(parent, name, content, sync=sync)
 
     @contextmanager
     def opened(self, folder: str) -> Iterator[int]:
@@ -223,3 +214,17 @@ class ConfinedDirectory:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
+
+
+def write_at(folder: int, name: str, content: bytes, *, sync: bool = False) -> None:
+    """Write a file that does not exist yet into an open folder."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    descriptor = os.open(name, flags, 0o666, dir_fd=folder)
+    try:
+        view = memoryview(content)
+        while view:
+            view = view[os.write(descriptor, view) :]
+        if sync:
+            os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -26,7 +26,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from kingpost.base.errors import KingpostError
-from kingpost.render.confined import is_confined
+from kingpost.render.confined import is_confined, write_at
 from kingpost.render.manifest import digest
 
 if TYPE_CHECKING:
@@ -86,12 +86,12 @@ def commit(directory: ConfinedDirectory, steps: Sequence[Step]) -> None:
 
     """
     try:
-        _stage(directory, steps)
+        journalled = _stage(directory, steps)
     except BaseException:
         with suppress(OSError):
             _clean(directory)
         raise
-    _apply(directory, _read(directory) or [], force=True)
+    _apply(directory, journalled, force=True)
 
 
 def recover(directory: ConfinedDirectory, *, force: bool) -> None:
@@ -108,19 +108,21 @@ def recover(directory: ConfinedDirectory, *, force: bool) -> None:
         _apply(directory, steps, force=force)
 
 
-def _stage(directory: ConfinedDirectory, steps: Sequence[Step]) -> None:
+def _stage(directory: ConfinedDirectory, steps: Sequence[Step]) -> list[dict[str, Any]]:
+    """Write every new content and the journal; gives the journal's steps."""
     directory.write_new(_IGNORE, b"*\n")
     many = len(steps) > _MANY
     folders = {step.path.rpartition("/")[0] for step in steps if step.new is not None}
     _refuse_mounts(directory, folders)
     _make_folders(directory, folders)
     document: list[dict[str, Any]] = []
-    for number, step in enumerate(steps):
-        entry: dict[str, Any] = {"path": step.path, "old": None if step.old is None else digest(step.old)}
-        if step.new is not None:
-            entry |= {"from": str(number), "new": digest(step.new)}
-            directory.write_new(f"{FOLDER}/{number}", step.new, sync=not many)
-        document.append(entry)
+    with directory.opened(FOLDER) as staged:
+        for number, step in enumerate(steps):
+            entry: dict[str, Any] = {"path": step.path, "old": None if step.old is None else digest(step.old)}
+            if step.new is not None:
+                entry |= {"from": str(number), "new": digest(step.new)}
+                write_at(staged, str(number), step.new, sync=not many)
+            document.append(entry)
     text = json.dumps({"schema": _SCHEMA, "steps": document})
     directory.write_new(_DRAFT, text.encode(), sync=not many)
     if many:
@@ -128,6 +130,7 @@ def _stage(directory: ConfinedDirectory, steps: Sequence[Step]) -> None:
     with directory.opened(FOLDER) as staged:
         directory.rename(staged, _DRAFT.rpartition("/")[2], JOURNAL)
     directory.sync(FOLDER)
+    return document
 
 
 def _refuse_mounts(directory: ConfinedDirectory, folders: set[str]) -> None:

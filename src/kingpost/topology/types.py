@@ -21,7 +21,7 @@ from kingpost.base.units import parse_duration, parse_size
 class Model(BaseModel):
     """What every part of a topology is: frozen, with unknown keys refused."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, str_strip_whitespace=False)
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
 
 def _size(value: Any) -> int:

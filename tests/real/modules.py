@@ -14,19 +14,25 @@ from kingpost.storefix import bundle
 MODULES = ROOT / "modules"
 NAMES = sorted(file.stem for file in MODULES.glob("*.nix"))
 
-PACKAGES = """{
-  kingpost-store-fix = derivation {
-    name = "kingpost-store-fix"; system = builtins.currentSystem; builder = "/bin/sh"; PATH = "/usr/bin:/bin";
-    args = [ "-c" "mkdir -p $out/libexec; cp ${%s} $out/libexec/kingpost-store-fix.pyz" ];
-  };
+_PACKAGE = """derivation {
+  name = "NAME"; system = builtins.currentSystem; builder = "/bin/sh"; PATH = "/usr/bin:/bin";
+  args = [ "-c" "COMMAND" ];
 }"""
+
+
+def package(name: str, command: str = "mkdir $out") -> str:
+    """Give the expression of a package that a shell command makes in $out."""
+    return _PACKAGE.replace("NAME", name).replace(
+        "COMMAND", command.replace("\\", "\\\\").replace('"', '\\"')
+    )
 
 
 def store_fix_package(folder: Path) -> str:
     """Give packages with the real one file in them, which is made in a folder."""
     pyz = folder / "store-fix.pyz"
     pyz.write_bytes(bundle.build())
-    return PACKAGES % pyz
+    made = package("store-fix", f"mkdir -p $out/libexec; cp ${{{pyz}}} $out/libexec/kingpost-store-fix.pyz")
+    return f"{{ kingpost-store-fix = {made}; }}"
 
 
 def host(module: str, says: str, packages: str = "{ }") -> str:

@@ -13,7 +13,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
-from tests.real.modules import build, run, runner, store_fix_package
+from tests.real.modules import build, package, run, runner, store_fix_package
 
 from kingpost.report import prometheus
 
@@ -297,14 +297,6 @@ def test_attics_credential_becomes_its_environment(nix_new, tmp_path, content, m
 # cache-audit and bucket-check
 
 
-KINGPOST = """{
-  kingpost = derivation {
-    name = "kingpost"; system = builtins.currentSystem; builder = "/bin/sh"; PATH = "/usr/bin:/bin";
-    args = [ "-c" "mkdir -p $out/bin; printf '#!/bin/sh\\n%%s\\n' 'COMMAND' >$out/bin/kingpost; chmod 555 $out/bin/*" ];
-  };
-}""".replace("%%", "%")
-
-
 class Timed:
     """An audit of a file:// cache, as its unit runs it."""
 
@@ -320,7 +312,8 @@ class Timed:
             f' caches.main = {{ url = "file://{self.cache}"; everything = true; }}; }};'
         )
         script = "c.systemd.services.kingpost-cache-audit-main.script"
-        packages = KINGPOST.replace("COMMAND", command.replace('"', '\\"'))
+        made = f"mkdir -p $out/bin; printf '#!/bin/sh\\n%s\\n' '{command}' >$out/bin/kingpost; chmod 555 $out/bin/*"
+        packages = f"{{ kingpost = {package('kingpost', made)}; }}"
         self.script = build(nix, "cache-audit", says, script, packages)
         self.runtime = tmp_path / "runtime"
         self.runtime.mkdir()

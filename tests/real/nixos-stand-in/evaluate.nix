@@ -33,7 +33,14 @@ let
     git = file "git" "0444" "";
     attic-client = file "attic-client" "0444" "";
     cachix = file "cachix" "0444" "";
-    python3 = "/usr";
+    nix = file "nix" "0444" "";
+    python3 = derivation {
+      name = "python3";
+      system = builtins.currentSystem;
+      builder = shell;
+      args = [ "-c" "mkdir -p \"$out/bin\"; ln -s /usr/bin/python3 \"$out/bin/python3\"" ];
+      PATH = "/usr/bin:/bin";
+    };
     formats.toml = _: { generate = name: value: file name "0444" (toml value); };
   } // packages;
 
@@ -64,4 +71,5 @@ config
     (_: secret: secret // { sopsFile = if secret.sopsFile == null then null else toString secret.sopsFile; })
     config.sops.secrets;
   kingpost = null;
+  _module = null;
 }

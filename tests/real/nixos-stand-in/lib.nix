@@ -128,7 +128,8 @@ let
         (kept: module: if module.key != null && any (one: one.key == module.key) kept then kept else kept ++ [ module ])
         [ ]
         (concatMap (collect ({ inherit lib config options; } // specialArgs)) modules);
-      options = foldl' mergeOptions { } (map (module: module.options) found);
+      own._module.args = lib.mkOption { type = types.attrsOf types.anything; default = { }; };
+      options = foldl' mergeOptions own (map (module: module.options) found);
       config = mergeTree [ ] null options (map (module: { value = module.config; }) found);
     in
     { inherit config options; };
@@ -205,7 +206,10 @@ let
     };
   };
 
-  escapeShellArg = value: "'${replaceStrings [ "'" ] [ "'\\''" ] (toString value)}'";
+  escapeShellArg = value:
+    let text = toString value; in
+    if builtins.match "[[:alnum:],._+:@%/-]+" text != null then text
+    else "'${replaceStrings [ "'" ] [ "'\\''" ] text}'";
 
   lib = {
     inherit evalModules mkIf mkOptionType mkOverride mkOrder optional types unique escapeShellArg isOption;

@@ -62,7 +62,6 @@ in
   options = {
     assertions = option (types.listOf types.anything) [ ];
     warnings = option (types.listOf types.str) [ ];
-    _module.args = option (types.attrsOf types.anything) { };
     system.stateVersion = required types.str;
     environment.etc = option (types.attrsOf (types.submodule { options.text = required types.str; })) { };
     environment.systemPackages = option (types.listOf types.package) [ ];
@@ -76,7 +75,7 @@ in
       })) { };
     users.groups = option (types.attrsOf (types.submodule { options.gid = option (types.nullOr types.int) null; })) { };
 
-    nix.package = option types.package "/usr";
+    nix.package = option types.package pkgs.nix;
     nix.settings = mkOption {
       default = { };
       type = types.submodule {

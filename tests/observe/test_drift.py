@@ -388,3 +388,13 @@ def test_caches_as_their_server_tells_them(name):
     answer, codes = CACHES[name]
     cache = AtticCache(public=True, retention="30d")
     assert {v.code for v in drift_caches.compare("attic:a/b", cache, answer)} == codes
+
+
+def test_a_raw_signing_secret_still_has_to_reach_the_process(homelab):
+    on = by_host(homelab)["node1"]
+    _, listed = drift_units._wanted(on, "home")
+    assert listed == ["ATTIC_SERVER_TOKEN_HS256_SECRET_BASE64", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"]
+    text = HOMELAB.read_text().replace('source = "secrets/atticd.env.age"', 'format = "raw"')
+    text = text.replace('  "ATTIC_SERVER_TOKEN_HS256_SECRET_BASE64",\n', "")
+    raw = Platform(Topology.model_validate(tomllib.loads(text)))
+    assert "ATTIC_SERVER_TOKEN_HS256_SECRET_BASE64" in drift_units._wanted(by_host(raw)["node1"], "home")[1]

@@ -73,6 +73,8 @@ OOMD = {
 @pytest.mark.parametrize("message", OOMD)
 def test_oomd_names_a_control_group(message):
     [kill] = kills([f"2026-11-21T10:00:00+00:00 node1 systemd-oomd[612]: {message}"])
+    entry = {"MESSAGE": message, "_TRANSPORT": "journal", "_SYSTEMD_UNIT": "systemd-oomd.service"}
+    assert [one.cgroup for one in kills([json.dumps(entry)])] == [kill.cgroup]
     assert (kill.by, kill.cgroup, kill.process) == ("systemd-oomd", OOMD[message], "")
     assert kill.why.startswith("due to memory ")
 
@@ -96,7 +98,11 @@ def test_two_hosts_in_one_log_are_kept_apart():
 
 def test_a_program_cannot_forge_a_kill():
     forged = {"MESSAGE": LINES["host"][2], "_TRANSPORT": "stdout", "SYSLOG_IDENTIFIER": "kernel"}
-    assert kills([json.dumps(forged), f"Nov 21 10:00:00 node1 bash[1]: {LINES['host'][2]}"]) == []
+    oomd = {"MESSAGE": next(iter(OOMD)), "_TRANSPORT": "syslog", "SYSLOG_IDENTIFIER": "systemd-oomd"}
+    assert (
+        kills([json.dumps(forged), json.dumps(oomd), f"Nov 21 10:00:00 node1 bash[1]: {LINES['host'][2]}"])
+        == []
+    )
 
 
 def test_a_message_that_is_no_text_is_read_as_bytes():

@@ -10,6 +10,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from kingpost.base.errors import KingpostError
+from kingpost.base.units import format_duration
 from kingpost.observe import doctor_codes
 from kingpost.observe import drift_codes as codes
 from kingpost.observe.doctor import visit
@@ -92,6 +93,8 @@ def compare(
     try:
         seen = json.loads(asked["body"])
     except ValueError:
+        seen = None
+    if not isinstance(seen, dict) or "is_public" not in seen:
         yield codes.NOT_ASKED.verdict(ref, "what answers is no Attic server")
         return
     yield from _configuration(ref, cache, seen, api_endpoint)
@@ -101,22 +104,26 @@ def _configuration(
     ref: str, cache: AtticCache, seen: Mapping[str, Any], api_endpoint: str | None
 ) -> Iterator[Verdict]:
     public = seen.get("is_public")
+    declared_retention = "Global" if cache.retention is None else {"Period": int(cache.retention)}
     code = doctor_codes.CACHE_NOT_PUBLIC if cache.public else codes.CACHE_VISIBLE
     yield _compared(code, ref, "public", cache.public, public)
     if cache.public_key:
         yield _compared(codes.CACHE_KEY, ref, "public key", cache.public_key, seen.get("public_key"))
     for item, declared, value in (
         ("priority", cache.priority, seen.get("priority")),
-        ("retention", _retention(cache), seen.get("retention_period")),
+        ("retention", _retention(declared_retention), _retention(seen.get("retention_period"))),
         ("upstream keys", sorted(cache.upstream_keys), sorted(seen.get("upstream_cache_key_names") or [])),
         ("api endpoint", api_endpoint, seen.get("api_endpoint") if api_endpoint else None),
     ):
         yield _compared(codes.CACHE_SETTING, ref, item, declared, value)
 
 
-def _retention(cache: AtticCache) -> str | dict[str, int]:
-    """Give a retention as Attic's API writes it."""
-    return "Global" if cache.retention is None else {"Period": int(cache.retention)}
+def _retention(given: Any) -> str:
+    """Give a retention as Attic's API writes it, `Global` or `{"Period": seconds}`, for a person; 0 is for ever."""
+    if not isinstance(given, dict):
+        return "the server's" if given == "Global" else str(given)
+    seconds = given.get("Period", 0)
+    return format_duration(seconds) if seconds else "for ever"
 
 
 def _compared(code: Code, ref: str, item: str, declared: Any, seen: Any) -> Verdict:

@@ -197,7 +197,7 @@ RUNNER_UNKNOWN: Final = Code(
 RUNNER_AWAY: Final = Code(
     "KP-DRIFT-RUNNER-AWAY", Status.FAILED, "GitLab does not hear from the runner",
     "GitLab calls it offline, stale, paused, or was never contacted by it.",
-    cause="gitlab-runner is down or cannot reach GitLab; offline after 2 hours, stale after 7 days of silence.",
+    cause="gitlab-runner is down or cannot reach GitLab. GitLab goes on calling it online for two hours.",
     remedy="`systemctl status gitlab-runner` on its host, and `kingpost doctor --to gitlab` from there",
 )  # fmt: skip
 RUNNER_SERVER: Final = Code(
@@ -213,7 +213,8 @@ RUNNER_SYSTEM_IDS: Final = Code(
     cause="gitlab-runner lost its `.runner_system_id` (an OOM kill, a new state directory) and came back as a"
     " new machine: GitLab may show the old one as online.",
     told_apart="The id in the host's own file says which one is alive.",
-    remedy="keep /var/lib/gitlab-runner; GitLab forgets stale machines by itself, after 7 days of silence",
+    remedy="keep /var/lib/gitlab-runner: `.runner_system_id` in it is the machine's identity; stop what else uses"
+    " the token",
 )  # fmt: skip
 RUNNER_VERSION: Final = Code(
     "KP-DRIFT-RUNNER-VERSION", Status.FAILED, "GitLab saw another version",

@@ -110,7 +110,9 @@ class Api:
         page = "1"
         for _ in range(100):
             items, page = self._ask(path, {"per_page": 100, "page": page})
-            found += items or []
+            if not isinstance(items, list):
+                raise CannotLookError("what answers is no GitLab", where=f"{self._base}{path}")
+            found += items
             if not page:
                 break
         return found

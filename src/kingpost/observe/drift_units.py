@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from kingpost.base.units import format_size
 from kingpost.observe import drift_codes as codes
 from kingpost.observe.declared import unit_limits
 from kingpost.observe.looking import Question, answer_to, words
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
     from kingpost.base.verdict import Verdict
     from kingpost.observe.drift_items import Visit
     from kingpost.render.nix_hosts import OnHost
+
+SIGNING: Final = "ATTIC_SERVER_TOKEN_"
+"""What the name of each variable begins with that atticd takes a signing secret from."""
 
 _STATE: Final = ("LoadState", "ActiveState", "Result", "NeedDaemonReload", "MainPID")
 
@@ -74,7 +78,14 @@ def _unit(
         if name not in seen:
             yield visit.not_asked(f"{unit} {name}", "this systemd does not know the property")
             continue
-        yield visit.compared(codes.UNIT, f"{unit} {name}", value, seen[name])
+        yield visit.compared(
+            codes.UNIT, f"{unit} {name}", _readable(name, value), _readable(name, seen[name])
+        )
+
+
+def _readable(name: str, value: str) -> str:
+    """Give bytes as an exact size: `1GiB`; anything else, `infinity` too, as it is."""
+    return format_size(int(value)) if name.startswith("Memory") and value.isdigit() else value
 
 
 def _wanted(on: OnHost, attic: str) -> tuple[dict[str, str], list[str]]:
@@ -85,6 +96,9 @@ def _wanted(on: OnHost, attic: str) -> tuple[dict[str, str], list[str]]:
         names.append(on.platform.topology.buckets[server.storage.bucket].credentials)
     secrets = on.platform.topology.secrets
     held = [variable for name in names if name in secrets for variable in secrets[str(name)].variables]
+    if server.secret in secrets and not any(name.startswith(SIGNING) for name in held):
+        # A `raw` secret, or one whose variables are not listed: its unit makes the variable from it.
+        held.append(f"{SIGNING}{server.algorithm.upper()}_SECRET_BASE64")
     return attic_environment(on.platform, attic), list(dict.fromkeys(held))
 
 

@@ -151,11 +151,9 @@ def _entry(entry: dict[str, Any]) -> Line | None:
         message = bytes(message).decode("utf-8", "replace")
     if not isinstance(message, str):
         return None
-    # SYSLOG_IDENTIFIER is the sender's own claim; the transport is journald's.
-    kernel = entry.get("_TRANSPORT") == "kernel"
-    who = "kernel" if kernel else str(entry.get("SYSLOG_IDENTIFIER", ""))
-    if who == "kernel" and not kernel:
-        return None
+    # SYSLOG_IDENTIFIER is the sender's own claim; the transport and the unit are journald's.
+    oomd = entry.get("_SYSTEMD_UNIT") == "systemd-oomd.service"
+    who = "kernel" if entry.get("_TRANSPORT") == "kernel" else "systemd-oomd" if oomd else ""
     stamp = str(entry.get("__REALTIME_TIMESTAMP", ""))
     at = (
         datetime.fromtimestamp(int(stamp) / 1e6, UTC).isoformat(timespec="seconds") if stamp.isdigit() else ""

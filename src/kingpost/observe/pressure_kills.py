@@ -33,7 +33,7 @@ PODS: Final = (
     "{range .status.containerStatuses[*]}"
     '{"\\t"}{.name},{.lastState.terminated.reason},{.state.terminated.reason},{.restartCount}{end}{"\\n"}{end}'
 )
-_FIELDS: Final = "MESSAGE,_TRANSPORT,SYSLOG_IDENTIFIER,_HOSTNAME"
+_FIELDS: Final = "MESSAGE,_TRANSPORT,_SYSTEMD_UNIT,_HOSTNAME"
 
 
 def questions(
@@ -42,9 +42,8 @@ def questions(
     """Ask for the logs since a time (seconds since 1970), and for what the engines know."""
     journal = (
         "journalctl", "--quiet", "--no-pager", "--output=json", f"--output-fields={_FIELDS}", f"--since=@{since}",
-        "_TRANSPORT=kernel", "+", "SYSLOG_IDENTIFIER=systemd-oomd",
+        "_TRANSPORT=kernel", "+", "_SYSTEMD_UNIT=systemd-oomd.service",
     )  # fmt: skip
-    dmesg = "{ dmesg --time-format iso 2>/dev/null || dmesg; }"
     kept = f"grep -E {words((KEPT,))} || true"
     script = [
         f'if out=$({words(journal)} 2>/dev/null) && [ -n "$out" ]; then',

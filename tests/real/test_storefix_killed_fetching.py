@@ -10,18 +10,20 @@ from tests.real.conftest import NIX_VERSIONS, Nix, require
 from tests.storefix.lab import Lab
 
 CHILD = """
-import os, sys
+import os, sys, threading
 from kingpost.storefix import effects
 from kingpost.storefix.cli import main
 last, names, steps = int(sys.argv[1]), sys.argv[2], 0
+lock = threading.Lock()  # several paths are fetched at once
 
 def boundary(name):
     global steps
-    steps += 1
-    with open(names, "a") as file:
-        file.write(name + "\\n")
-    if steps == last:
-        os.kill(os.getpid(), 9)
+    with lock:
+        steps += 1
+        with open(names, "a") as file:
+            file.write(name + "\\n")
+        if steps == last:
+            os.kill(os.getpid(), 9)
 
 effects.boundary = boundary
 sys.exit(main(sys.argv[3:]))

@@ -130,6 +130,8 @@ class Machine:
         own, hub = self.vlan.plug(self.name)
         mac = f"52:54:00:12:01:{self.index:02x}"
         command = [
+            # It ends with whoever runs the test, however that ends.
+            "setpriv --pdeathsig KILL",
             f"{self.qemu}/qemu-system-x86_64 -accel tcg,thread=multi -cpu max,-cx16 -smp {self.cores} -m {self.memory}",
             "-nodefaults -no-user-config -display none -serial stdio",
             f"-kernel {self.image}/vmlinuz -initrd {self.folder}/initrd",
@@ -243,19 +245,27 @@ class Machine:
                 got = self.shell.recv(1 << 16)
             except TimeoutError:
                 got = None
+            except ConnectionError:
+                got = b""
             if got is None or remaining <= 0:
                 raise MachineError(
                     f"{self.name}: no answer from its shell for {seconds:.0f} s\n{self.console()[-3000:]}"
                 )
             if not got:
-                raise MachineError(f"{self.name}: its shell is gone\n{self.console()[-3000:]}")
+                raise self._gone()
             self._received += got
         said, _, self._received = self._received.partition(mark)
         return said + mark
 
+    def _gone(self) -> MachineError:
+        return MachineError(f"{self.name}: its shell is gone\n{self.console()[-3000:]}")
+
     def _send(self, text: str) -> None:
         self.shell.settimeout(PATIENCE)
-        self.shell.sendall(text.encode())
+        try:
+            self.shell.sendall(text.encode())
+        except ConnectionError:
+            raise self._gone() from None
 
     def execute(
         self,

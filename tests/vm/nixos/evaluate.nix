@@ -20,7 +20,7 @@ let
   };
 
   # Where Debian, or the driver, has what is in the Nix store of a NixOS machine: each path on purpose.
-  packages = {
+  packages = builtins.mapAttrs (name: outPath: { type = "derivation"; inherit name outPath; }) {
     coreutils = "/usr";
     diffutils = "/usr";
     docker = "/usr";

@@ -126,6 +126,12 @@ in
         message = "kingpost.storeFix.directory is ${toString cfg.directory}, in the Nix store's own tree: choose a folder that is there when the store is not, such as /var/lib/kingpost";
       }
       {
+        assertion = lib.all (path: builtins.match "[A-Za-z0-9/._-]+" (toString path) != null) (
+          [ cfg.directory ] ++ lib.optional (cfg.textfile != null) cfg.textfile
+        );
+        message = "kingpost.storeFix: directory and textfile are part of a unit's command: use letters, digits, - . _ and / in them";
+      }
+      {
         assertion = cfg.textfile == null || lib.hasSuffix ".prom" cfg.textfile;
         message = "kingpost.storeFix.textfile is ${toString cfg.textfile}, which node_exporter does not read: end its name with .prom";
       }

@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -40,13 +41,18 @@ def main() -> int:
     parser.add_argument("--report", help="write what was found, as JSON")
     parser.add_argument("--textfile", help="write metrics for node_exporter")
     options = parser.parse_args()
-    code, scan = look(options.program)
-    if code == PROBLEMS and options.repair == "safe" and repaired(options.program):
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(CANNOT_LOOK))
+    code = CANNOT_LOOK
+    scan: dict[str, Any] = {}
+    try:
         code, scan = look(options.program)
-    if options.report and scan:
-        write(Path(options.report), json.dumps(scan, indent=1) + "\n")
-    if options.textfile:
-        write(Path(options.textfile), metrics(code, scan))
+        if code == PROBLEMS and options.repair == "safe" and repaired(options.program):
+            code, scan = look(options.program)
+        if options.report and scan:
+            write(Path(options.report), json.dumps(scan, indent=1) + "\n")
+    finally:  # a look that took too long is no look: the last one must not seem to be this one
+        if options.textfile:
+            write(Path(options.textfile), metrics(code, scan))
     findings = scan.get("findings", [])
     for finding in findings[:SHOWN]:
         print(f"{finding['code']} {finding['subject']}: {finding.get('summary', '')}".rstrip(": "))

@@ -71,6 +71,7 @@ def test_store_fix_says_what_is_wrong(nix, tmp_path):
     cases = {
         "package": (f"{on} kingpost.storeFix.package = null;", "kingpost.nixosModules.store-fix"),
         "directory": (f'{on} kingpost.storeFix.directory = "/nix/var/kept";', "such as /var/lib/kingpost"),
+        "blank": (f'{on} kingpost.storeFix.directory = "/var/lib/a b";', "use letters, digits"),
         "textfile": (f'{on} kingpost.storeFix.textfile = "/tmp/a";', "end its name with .prom"),
     }
     check_complaints(nix, "store-fix", cases, store_fix_package(tmp_path))

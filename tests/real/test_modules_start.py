@@ -9,12 +9,14 @@ import re
 import sqlite3
 import subprocess
 import sys
+import time
 import tomllib
 from pathlib import Path
 
 import pytest
 from tests.real.modules import build, package, run, runner, store_fix_package
 
+from kingpost.render.runner_config import DAEMON_VOLUMES
 from kingpost.report import prometheus
 
 TOKEN = "glrt-abc_DEF-123"
@@ -88,6 +90,41 @@ def test_store_fix_finds_another_python_when_its_own_is_gone(nix_new, tmp_path):
     kept.install()
     (kept.directory / "python").write_text("/gone/bin/python3\n")
     assert run([kept.directory / "store-fix", "--help"]).returncode == 0
+
+
+def test_without_any_python_it_says_so_and_what_to_do(nix_new, tmp_path):
+    kept = Kept(nix_new, tmp_path)
+    kept.install()
+    script = kept.directory / "store-fix"
+    # Nothing of this machine is to be found: not by name, and not where others keep it.
+    text = re.sub(r"\S*/bin/python3\b", "/gone/python3", script.read_text())
+    script.chmod(0o755)
+    script.write_text(text)
+    (kept.directory / "python").unlink()
+    command = ["/bin/sh", script, "--at-boot", "--textfile", tmp_path / "store.prom"]
+    done = run(command, {"PATH": "/gone"})
+    assert done.returncode == 3
+    assert "there is no Python" in done.stderr
+    assert "fix: " in done.stderr
+    said = (tmp_path / "store.prom").read_text().splitlines()
+    assert said[-1] == 'kingpost_exit_code{command="store-fix scan"} 3'
+    assert set(said[:-1]) <= set(prometheus.render("x", []).splitlines())
+
+
+def test_a_look_that_takes_too_long_is_not_taken_for_the_last_one(nix_new, tmp_path):
+    kept = Kept(nix_new, tmp_path, more=f'textfile = "{tmp_path}/store.prom";')
+    kept.install()
+    assert kept.look().returncode == 0
+    (kept.directory / "store-fix.pyz").chmod(0o644)
+    (kept.directory / "store-fix.pyz").write_text("import time\nprint(flush=True)\ntime.sleep(600)\n")
+    (tmp_path / "store.prom").unlink()
+    child = subprocess.Popen(kept.scan.split(), env=nix_new.env, stdout=subprocess.DEVNULL)
+    children = Path(f"/proc/{child.pid}/task/{child.pid}/children")
+    while not children.read_text():
+        time.sleep(0.05)
+    child.terminate()
+    assert child.wait(timeout=30) == 3
+    assert 'kingpost_exit_code{command="store-fix scan"} 3' in (tmp_path / "store.prom").read_text()
 
 
 def lose_a_path(nix) -> str:
@@ -187,12 +224,7 @@ def test_the_runner_starts_with_its_token_and_its_old_id(nix_new, tmp_path, cont
     assert made["token"] == TOKEN
     assert made["name"] == "it's blog"
     assert made["environment"] == ["NIX_REMOTE=daemon"]
-    assert made["docker"]["volumes"] == [
-        "/cache",
-        "/nix/store:/nix/store:ro",
-        "/nix/var/nix/db:/nix/var/nix/db:ro",
-        "/nix/var/nix/daemon-socket:/nix/var/nix/daemon-socket",
-    ]
+    assert made["docker"]["volumes"] == ["/cache", *DAEMON_VOLUMES]
     assert (folder / "config.toml").stat().st_mode & 0o777 == 0o600
     assert (folder / ".runner_system_id").read_text() == "s_keep"
 

@@ -155,7 +155,7 @@ def test_every_host_has_a_scope_of_its_own(name):
         assert f"hosts/{host}/default.nix" in paths
         for other, others in scopes.items():
             shared = paths & others if other != host else set()
-            assert all(path.startswith("lib/") for path in shared)
+            assert all(path.startswith("modules/") for path in shared)
 
 
 # --- runners ------------------------------------------------------------------------------------------------

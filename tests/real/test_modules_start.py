@@ -119,8 +119,11 @@ def test_a_look_that_takes_too_long_is_not_taken_for_the_last_one(nix_new, tmp_p
     (kept.directory / "store-fix.pyz").write_text("import time\nprint(flush=True)\ntime.sleep(600)\n")
     (tmp_path / "store.prom").unlink()
     child = subprocess.Popen(kept.scan.split(), env=nix_new.env, stdout=subprocess.DEVNULL)
-    children = Path(f"/proc/{child.pid}/task/{child.pid}/children")
-    while not children.read_text():
+    process = Path(f"/proc/{child.pid}")
+    while not (
+        b"store-scan.py" in (process / "cmdline").read_bytes()
+        and (process / "task" / process.name / "children").read_text()
+    ):
         time.sleep(0.05)
     child.terminate()
     assert child.wait(timeout=30) == 3

@@ -351,7 +351,7 @@ def test_a_job_whose_store_is_writable_and_whose_socket_is_not(homelab):
     ]
     job = {"name": "/runner-x-build", "image": "i", "mounts": mounts, "memory": 0}
     found = [v for v in docker(homelab, [bridge()], POOLS, [job]) if str(v.status) == "failed"]
-    assert [v.code for v in found] == ["KP-DRIFT-JOB-NIX", "KP-DRIFT-JOB-VOLUMES"]
+    assert [v.code for v in found] == ["KP-DRIFT-JOB-NIX", "KP-DRIFT-JOB-VOLUMES", "KP-DRIFT-CONTAINER"]
     assert "writable" in found[0].summary
     assert "read-only" in found[0].summary
 
@@ -398,3 +398,27 @@ def test_a_raw_signing_secret_still_has_to_reach_the_process(homelab):
     text = text.replace('  "ATTIC_SERVER_TOKEN_HS256_SECRET_BASE64",\n', "")
     raw = Platform(Topology.model_validate(tomllib.loads(text)))
     assert "ATTIC_SERVER_TOKEN_HS256_SECRET_BASE64" in drift_units._wanted(by_host(raw)["node1"], "home")[1]
+
+
+TAILSCALE = """*filter
+:INPUT ACCEPT [0:0]
+:nixos-fw - [0:0]
+:ts-input - [0:0]
+-A INPUT -j ts-input
+-A INPUT -j nixos-fw
+-A nixos-fw -p tcp -m tcp --dport 8083 -i docker0 -j ACCEPT
+-A nixos-fw -j DROP
+-A ts-input -s 100.105.10.61/32 -i lo -j ACCEPT
+-A ts-input -s 100.64.0.0/10 ! -i tailscale0 -j DROP
+-A ts-input -i tailscale0 -j ACCEPT
+COMMIT
+"""
+
+
+def test_what_tailscaled_opens_by_itself_is_expected_and_nothing_else(homelab):
+    links = "2: eth0: <UP>\n3: docker0: <UP>\n4: tailscale0: <UP>\n"
+    [verdict] = drift_firewall.judge(visit(homelab, interfaces=links, iptables=TAILSCALE, nft=127))
+    assert (verdict.code, str(verdict.status)) == ("KP-DRIFT-FIREWALL-TAILNET", "expected")
+    wider = TAILSCALE.replace("-A nixos-fw -j DROP", "-A nixos-fw -p tcp -m tcp --dport 8083 -j ACCEPT")
+    found = {v.code for v in drift_firewall.judge(visit(homelab, interfaces=links, iptables=wider, nft=127))}
+    assert found == {"KP-DRIFT-FIREWALL-TAILNET", "KP-DRIFT-FIREWALL-WIDE"}

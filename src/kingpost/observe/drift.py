@@ -25,6 +25,7 @@ from kingpost.observe.drift_items import Visit
 from kingpost.observe.executors.interface import NoWay
 from kingpost.observe.looking import Question, answer_to, look
 from kingpost.render.nix_hosts import by_host
+from kingpost.render.secret_files import RUNNER
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -55,6 +56,13 @@ KINDS: Final[tuple[Kind, ...]] = (
     drift_secrets,
 )
 """Every kind of item on a host, in the order of the report."""
+
+
+#: Of what runs, which need not be on PATH, and may be older than what is.
+_RUNNER_VERSION: Final = (
+    f"pid=$(systemctl show {RUNNER} --property=MainPID --value); "
+    'if [ "${pid:-0}" -gt 0 ]; then "/proc/$pid/exe" --version; else gitlab-runner --version; fi'
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +110,7 @@ def ask(visit: Visit, entrance: Entrance) -> tuple[Visit, list[Verdict]]:
         return visit, [verdict]
     asked = [question for kind in KINDS for question in kind.questions(visit)]
     if visit.on.runners:
-        asked.append(Question("runner version", "gitlab-runner --version"))
+        asked.append(Question("runner version", _RUNNER_VERSION))
     try:
         answered = replace(visit, answers=look(way, asked))
     except KingpostError as error:

@@ -158,6 +158,13 @@ FIREWALL_WIDE: Final = Code(
     cause="A port opened by hand on every interface, a trusted interface, or no firewall at all.",
     remedy="remove the rule, or declare the caller; check `networking.firewall.enable`",
 )  # fmt: skip
+FIREWALL_TAILNET: Final = Code(
+    "KP-DRIFT-FIREWALL-TAILNET", Status.EXPECTED, "tailscaled opens its interface",
+    "The port is open to the tailnet although no declared caller is there: tailscaled itself accepts all of it.",
+    cause="Its chain `ts-input` comes before NixOS's and accepts whatever comes in by its interface.",
+    told_apart="KP-DRIFT-FIREWALL-WIDE: any other interface, or no such rule of tailscaled's.",
+    remedy="the tailnet's ACLs decide who gets here; `--netfilter-mode=nodivert` leaves it to the host's firewall",
+)  # fmt: skip
 SECRET_MISSING: Final = Code(
     "KP-DRIFT-SECRET-MISSING", Status.FAILED, "a secret's file is not there",
     "The file does not exist, or is no file.",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import tomllib
+from dataclasses import dataclass
 from ipaddress import ip_network
 from typing import TYPE_CHECKING, Any, Final
 
@@ -131,19 +132,30 @@ def _pools(visit: Visit, networks: list[dict[str, Any]]) -> Iterator[Verdict]:
                 )
 
 
+@dataclass(frozen=True, slots=True)
+class _Declared:
+    """What the rendered config.toml gives a runner's jobs.
+
+    Attributes:
+        image: The default image.
+        mounts: Bind mounts as `source:target`, with `:ro` where read-only.
+        memory: Bytes; None for no limit.
+
+    """
+
+    image: str
+    mounts: frozenset[str]
+    memory: int | None
+
+
 def _jobs(visit: Visit) -> Iterator[Verdict]:
-    declared = {
-        name: _volumes(visit, name)
-        for name, runner in visit.on.runners.items()
-        if runner.executor == "docker"
-    }
+    declared = [_declared(visit, name) for name, one in visit.on.runners.items() if one.executor == "docker"]
     if not declared:
         return
     jobs = _json_lines(visit, "docker jobs")
     if jobs is None:
-        yield visit.not_asked(
-            "mounts of running jobs", f"docker: {answer_to(visit.answers, 'docker jobs').why}"
-        )
+        why = answer_to(visit.answers, "docker jobs").why
+        yield visit.not_asked("mounts of running jobs", f"docker: {why}")
         return
     for job in jobs:
         seen = {
@@ -151,31 +163,33 @@ def _jobs(visit: Visit) -> Iterator[Verdict]:
             for mount in job["mounts"]
             if mount.get("Type") == "bind"
         }
-        item = f"mounts of job {job['name'].lstrip('/')}"
+        name, runner = job["name"].lstrip("/"), _likely(declared, job, seen)
         if wrong := _harm(seen):
-            yield codes.JOB_NIX.verdict(
-                visit.subject(item),
-                "; ".join(wrong),
-                {"declared": _likely(declared, job, seen), "operational": sorted(seen)},
-            )
-        wanted = set(_likely(declared, job, seen))
-        yield visit.compared(codes.JOB_VOLUMES, item, sorted(wanted), sorted(seen))
+            evidence = {"declared": sorted(runner.mounts), "operational": sorted(seen)}
+            yield codes.JOB_NIX.verdict(visit.subject(f"mounts of job {name}"), "; ".join(wrong), evidence)
+        yield visit.compared(codes.JOB_VOLUMES, f"mounts of job {name}", sorted(runner.mounts), sorted(seen))
+        if runner.memory is not None:
+            yield visit.compared(codes.CONTAINER_LIMIT, f"memory of job {name}", runner.memory, job["memory"])
 
 
-def _volumes(visit: Visit, runner: str) -> tuple[str, list[str]]:
-    """Give (image, bind mounts) as the rendered config.toml has them; a bare path is a volume of docker's own."""
-    table = tomllib.loads(runner_toml(visit.on.platform, [runner]))["runners"][0]["docker"]
-    return table["image"], [volume for volume in table["volumes"] if ":" in volume]
+def _declared(visit: Visit, name: str) -> _Declared:
+    """Give what a runner's jobs should have; a volume that is a bare path is one of docker's own."""
+    table = tomllib.loads(runner_toml(visit.on.platform, [name]))["runners"][0]["docker"]
+    parts = [volume.split(":") for volume in table["volumes"] if ":" in volume]
+    mounts = [
+        f"{source}:{target}{':ro' if 'ro' in ''.join(options).split(',') else ''}"
+        for source, target, *options in parts
+    ]
+    return _Declared(table["image"], frozenset(mounts), visit.on.runners[name].memory_per_job)
 
 
-def _likely(declared: dict[str, tuple[str, list[str]]], job: dict[str, Any], seen: set[str]) -> list[str]:
-    """Give the mounts of the runner whose job this is: by its image, else by the likest mounts.
+def _likely(declared: list[_Declared], job: dict[str, Any], seen: set[str]) -> _Declared:
+    """Give the runner whose job this is: by its image, else by the likest mounts.
 
     A job may name its own image, and the label holds no more than the runner's short token.
     """
-    by_image = [mounts for image, mounts in declared.values() if image == job["image"]]
-    candidates = by_image or [mounts for _, mounts in declared.values()]
-    return min(candidates, key=lambda mounts: len(seen ^ set(mounts)))
+    candidates = [one for one in declared if one.image == job["image"]] or declared
+    return min(candidates, key=lambda one: len(seen ^ one.mounts))
 
 
 def _harm(seen: set[str]) -> list[str]:

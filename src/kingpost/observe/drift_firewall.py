@@ -70,7 +70,10 @@ def _port(
     seen = sorted({name for name in declared if name not in shut} | set(wide))
     if shut:
         yield visit.differs(codes.FIREWALL_SHUT, f"{item} open on", declared, seen)
-    if wide:
+    tailnet = [name for name in wide if opened_by_tailscale(answer_to(visit.answers, "iptables").text, name)]
+    if tailnet:
+        yield visit.differs(codes.FIREWALL_TAILNET, f"{item} open on", declared, seen)
+    if wide != tailnet:
         yield visit.differs(codes.FIREWALL_WIDE, f"{item} open on", declared, seen)
     if not shut and not wide:
         yield visit.same(f"{item} open on", declared)
@@ -100,3 +103,8 @@ def interfaces(text: str) -> list[str]:
     """Read `ip -o link show`: what packets from elsewhere can come in by."""
     names = re.findall(r"^\d+: ([^:@\s]+)", text, re.MULTILINE)
     return [name for name in names if not name.startswith(_VIRTUAL)]
+
+
+def opened_by_tailscale(saved: str, interface: str) -> bool:
+    """Tell whether tailscaled accepts all that comes in by its interface (tailscale util/linuxfw, AddBase)."""
+    return f"-A ts-input -i {interface} -j ACCEPT" in saved.splitlines()

@@ -64,6 +64,9 @@ KEPT: Final = (
     "|(Killed|Marked) .* due to memory"
 )
 
+#: Nearly all lines of a journal tell of something else: they are not even read as JSON.
+_TELLING: Final = re.compile(r'oom-kill|memory|Task in |"MESSAGE" ?: ?\[')
+
 _ISO: Final = r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d\S*"
 _SYSLOG: Final = r"[A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d(?:\.\d+)?"
 _SHORT: Final = re.compile(
@@ -91,7 +94,7 @@ def kills(lines: Iterable[str]) -> list[Kill]:
     found: list[Kill] = []
     states: dict[str, _Kernel] = {}
     for text in lines:
-        line = _line(text)
+        line = _line(text) if _TELLING.search(text) else None
         if line is None:
             continue
         if line.who == "kernel":

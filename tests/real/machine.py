@@ -1,6 +1,6 @@
 """A machine of its own for a test: a real systemd as PID 1, files of its own, and a network that is given.
 
-systemd runs in new mount, process, IPC and control-group namespaces; /etc, /run and /var/lib are overlays whose
+systemd runs in new mount, process, IPC and control-group namespaces; /etc, /run, /var/lib and /nix are overlays whose
 changes go to a temporary directory. Nothing of the real machine is changed, and all of it ends with PID 1.
 """
 
@@ -38,7 +38,7 @@ for top in /sys/fs/cgroup/*/ /sys/fs/cgroup/; do
   [ -d "$top/$GROUP" ] && mount --bind "$top/$GROUP" "$top"
 done
 mount -t proc proc /proc
-for place in etc var/lib nix/var/nix; do
+for place in etc var/lib nix; do
   [ -d "/$place" ] || continue
   mkdir -p "$ROOT/$place" "$ROOT/.work/$place"
   mount -t overlay overlay -o "lowerdir=/$place,upperdir=$ROOT/$place,workdir=$ROOT/.work/$place" "/$place"
@@ -74,7 +74,7 @@ class Machine:
     Attributes:
         root: An empty directory.
         netns: Argument list that enters a network; its own, unconnected one if empty.
-        files: Text by absolute path below /etc, /run, /var/lib or /nix/var/nix.
+        files: Text by absolute path below /etc, /run, /var/lib or /nix.
         users: Beside root: name and home.
         path: Directories before the usual PATH.
 

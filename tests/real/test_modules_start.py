@@ -189,6 +189,22 @@ def test_a_safe_repair_at_boot_leaves_what_somebody_needs(nix, tmp_path):
     assert nix.run("nix-store", "--check-validity", path).returncode == 0
 
 
+def test_a_safe_repair_at_boot_gives_up_nothing_that_is_on_disk(nix, tmp_path):
+    kept = Kept(nix, tmp_path, more='repair = "safe";')
+    kept.install()
+    lost = Path(nix.run("nix-store", "--add", __file__).stdout.strip())
+    expression = f'builtins.toFile "there" (builtins.storePath {lost})'
+    written = nix.run("nix-instantiate", "--eval", "--read-write-mode", "--json", "-E", expression)
+    there = json.loads(written.stdout)
+    assert nix.run("nix-store", "--query", "--references", there).stdout.strip() == str(lost)
+    lost.chmod(0o644)
+    lost.unlink()
+    done = kept.look()
+    assert done.returncode == 1
+    assert f"not done unasked: drop {there}" in done.stdout
+    assert nix.run("nix-store", "--check-validity", there, lost).returncode == 0
+
+
 # gitlab-runner
 
 

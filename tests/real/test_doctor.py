@@ -99,7 +99,7 @@ def test_a_healthy_platform_has_no_failure():
         assert codes(found, HOST) == {"KP-ROUTE-OK", "KP-AUTH-NO-TOKEN"}
         assert codes(found, BRIDGE) == {"KP-ROUTE-OK", "KP-AUTH-NO-TOKEN"}
         assert codes(found, FAR) == {"KP-ROUTE-OK", "KP-AUTH-NO-TOKEN"}
-        # It shares the tailnet, whose interface is open for thinkpad: true, and therefore said.
+        # It shares the tailnet, whose interface tailscaled opens for all: true, and therefore said.
         assert codes(found, STRANGER) == {"KP-ROUTE-OK", "KP-AUTH-NO-TOKEN"}
         assert {str(v.status) for v in verdicts} == {"ok", "expected"}
 
@@ -118,7 +118,8 @@ def test_the_operators_story_from_loopback_to_the_rendered_bind():
 
 
 def test_a_shut_firewall_is_no_refusal():
-    with clinic(platform_of(), open_ports={"node1": {"docker0": (8083,)}}) as look:
+    on_a_lan = TOPOLOGY.replace('kind = "tailnet"', 'kind = "lan"')
+    with clinic(platform_of(text=on_a_lan), open_ports={"node1": {"docker0": (8083,)}}) as look:
         found, _ = look(FAR, BRIDGE)
         assert codes(found, FAR) == {"KP-ROUTE-TIMEOUT"}
         assert "KP-ROUTE-OK" in codes(found, BRIDGE)

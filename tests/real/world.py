@@ -272,6 +272,12 @@ class World:
             "-A nixos-fw -i lo -j ACCEPT",
             "-A nixos-fw -m conntrack --ctstate ESTABLISHED,RELATED -j ACCEPT",
             *(
+                # tailscaled's chain ts-input comes before NixOS's and accepts all of its interface.
+                f"-I INPUT -i {address.interface or self.topology.networks[name].default_interface} -j ACCEPT"
+                for name, address in self.topology.hosts[host].addresses.items()
+                if self.topology.networks[name].kind == "tailnet"
+            ),
+            *(
                 f"-A nixos-fw -p tcp --dport {port} -i {interface} -j ACCEPT"
                 for interface, ports in self.open_ports.get(host, self.platform.firewall(host)).items()
                 for port in ports

@@ -87,6 +87,18 @@ def test_the_order_of_preference_decides(platform):
     assert platform(text).route("host:b", Dialer.CLIENT, "attic:home").url == "http://100.64.0.1:8083"
 
 
+def test_a_tailnet_is_kept_out_by_the_bind_and_not_by_the_firewall(platform):
+    """tailscaled accepts all of its interface before NixOS's rules are asked."""
+    nobody = BASE.replace('[hosts.b]\nmemory = "8GiB"', '[hosts.b]\nmemory = "8GiB"\nsubstituters = []')
+    shell = nobody.index("[runners.shell]")
+    nobody = nobody[:shell].replace('prefer = ["lan", "tailnet"]', 'prefer = ["tailnet"]')
+    assert platform(nobody).route("host:b", Dialer.CLIENT, "attic:home").reachable
+    on_a_lan = platform(nobody.replace('kind = "tailnet"', 'kind = "lan"'))
+    assert "firewall is shut" in on_a_lan.route("host:b", Dialer.CLIENT, "attic:home").reason
+    narrow = platform(nobody.replace("port = 8083", 'port = 8083\nbind = "127.0.0.1"'))
+    assert "bound to 127.0.0.1" in narrow.route("host:b", Dialer.CLIENT, "attic:home").reason
+
+
 def test_a_tunnel_comes_before_networks(platform):
     text = BASE + '[tunnels.t]\nhost = "b"\nlisten = "127.0.0.1:9999"\nservice = "attic:home"\n'
     route = platform(text).route("host:b", Dialer.CLIENT, "attic:home")

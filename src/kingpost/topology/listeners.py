@@ -60,9 +60,9 @@ class Listener:
         """Tell what keeps a path out: `bind`, `firewall`, or nothing."""
         if path.bound is not None and self.bind not in (path.bound, ANY):
             return "bind"
-        if path.interface is not None and all(path.interface != one.interface for one in self.openings):
-            return "firewall"
-        return ""
+        if path.interface is None or not path.guarded:
+            return ""
+        return "firewall" if all(path.interface != one.interface for one in self.openings) else ""
 
 
 def listeners(

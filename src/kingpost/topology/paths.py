@@ -51,6 +51,9 @@ class Path:
         interface: On which of the service's host's interfaces packets arrive; None for its loopback, and for
             what its INPUT chain does not see.
         reason: Why this address, for a person.
+        guarded: Whether the service's host's firewall decides. tailscaled accepts all that comes in by its own
+            interface, in a chain before NixOS's rules (tailscale util/linuxfw, `ts-input`): there the tailnet's
+            ACLs decide, and only the bind keeps somebody out.
 
     """
 
@@ -60,6 +63,7 @@ class Path:
     bound: IPv4Address | None
     interface: str | None
     reason: str
+    guarded: bool = True
 
     @property
     def url(self) -> str:
@@ -265,6 +269,7 @@ def _networks(topology: Topology, namespace: Namespace, target: str, port: int) 
             address.ip,
             address.interface or network.default_interface,
             f"{name} is the first network in the order of preference that both are on{inside}",
+            guarded=network.kind != "tailnet",
         )
 
 

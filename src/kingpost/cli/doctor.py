@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from kingpost.base.errors import InvalidInputError, UsageError
+from kingpost.base.errors import UsageError
 from kingpost.cli.outputs import Json, Junit, LedgerFile, NoLedger, Outputs, Prometheus, finish
+from kingpost.cli.ways import known, pairs, token
 
 if TYPE_CHECKING:
     from kingpost.base.verdict import Verdict
@@ -68,20 +69,18 @@ def command(
 
     platform = Platform(load(topology).topology)
     outputs = Outputs(json, junit, prometheus, ledger, no_ledger)
-    if here is not None and here not in platform.topology.hosts:
-        raise UsageError(
-            f"--here: there is no host {here!r}", fix=f"one of: {', '.join(platform.topology.hosts)}"
-        )
-    ways = {_way_key(platform, name): parse_way(way) for name, way in _pairs("--enter", enter).items()}
+    if here is not None:
+        known("--here", here, platform.topology.hosts, "host")
+    ways = {_way_key(platform, name): parse_way(way) for name, way in pairs("--enter", enter).items()}
     entrance = Entrance(platform, here or this_host(platform), ways)
     walk = Walk(
         frozenset(platform.find_context(text).id for text in from_ or ()),
         frozenset(platform.find_service(text).ref for text in to or ()),
         {
-            _cache(platform, name): _token(Path(file))
-            for name, file in _pairs("--token-file", token_file).items()
+            _cache(platform, name): token(Path(file))
+            for name, file in pairs("--token-file", token_file).items()
         },
-        {_cache(platform, name): _hash(text) for name, text in _pairs("--hash", store_hash).items()},
+        {_cache(platform, name): _hash(text) for name, text in pairs("--hash", store_hash).items()},
         timeout,
     )
     if watch is not None:
@@ -118,16 +117,6 @@ def _numbered(verdicts: list[Verdict]) -> list[tuple[int, Verdict]]:
     return found
 
 
-def _pairs(option: str, given: list[str] | None) -> dict[str, str]:
-    found = {}
-    for text in given or ():
-        name, separator, value = text.partition("=")
-        if not (name and separator and value):
-            raise UsageError(f"{option} {text!r}: write NAME=VALUE")
-        found[name] = value
-    return found
-
-
 def _way_key(platform: Platform, text: str) -> str:
     """Give the context or namespace that `--enter` names; a namespace is written like `bridge:node1`."""
     namespaces = {str(n) for c in platform.contexts.values() for n in (c.client, c.daemon)}
@@ -149,11 +138,3 @@ def _hash(text: str) -> str:
         return str(TypeAdapter(StoreHash).validate_python(text))
     except ValidationError as error:
         raise UsageError(f"--hash: {error.errors()[0]['msg'].removeprefix('Value error, ')}") from None
-
-
-def _token(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is no text"
-        raise InvalidInputError(f"the token file cannot be read: {reason}", where=str(path)) from None

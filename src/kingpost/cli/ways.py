@@ -10,6 +10,8 @@ import typer
 from kingpost.base.errors import InvalidInputError, UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from kingpost.observe.entering import Entrance
     from kingpost.topology.platform import Platform
 
@@ -37,9 +39,9 @@ def pairs(option: str, given: list[str] | None) -> dict[str, str]:
     return found
 
 
-def known(option: str, name: str, names: object, what: str) -> str:
+def known(option: str, name: str, names: Iterable[str], what: str) -> str:
     """Give a name that the topology declares."""
-    declared = list(names)  # type: ignore[call-overload]  # any iterable of names
+    declared = list(names)
     if name not in declared:
         raise UsageError(f"{option}: there is no {what} {name!r}", fix=f"one of: {', '.join(declared)}")
     return name

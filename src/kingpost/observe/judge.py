@@ -204,7 +204,11 @@ def _wait(answer: Seen) -> str:
 
 
 def _verdict(code: Code, expected: Expectation, seen: Seen, summary: str) -> Verdict:
-    remedy = expected.route.fix if code is codes.ROUTE_OPEN and expected.route.fix else None
+    remedy = None
+    if code is codes.ROUTE_OPEN and expected.route.fix:
+        remedy = expected.route.fix
+    elif code is codes.ROUTE_NAME and expected.route.via == "public":
+        remedy = "the name is public: look at the resolver of this context, and whether it has internet"
     return code.verdict(expected.subject, summary, _evidence(seen), remedy=remedy)
 
 

@@ -11,7 +11,7 @@ bin := $(VENV)/bin
 pytest := $(bin)/python -m pytest -n 2 --dist loadgroup
 benchmarks := $(sort $(filter-out benchmarks/_%,$(wildcard benchmarks/*.py)))
 
-.PHONY: help setup demo test test-fast test-vm soak real vm lint format bench pyz clean
+.PHONY: help setup demo test test-fast test-vm soak real vm lint format bench pyz docs clean
 
 help: ## list the targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1	\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -59,6 +59,11 @@ bench: setup ## measure, as ratios within one run
 pyz: setup ## build dist/kingpost-store-fix.pyz, the store repair in one file
 	@mkdir -p dist
 	@tools/build-pyz dist/kingpost-store-fix.pyz
+
+docs: setup ## write the pages that are made from the code: checks, verdicts, module options
+	@$(bin)/python -m kingpost.topology.checks > docs/checks.md
+	@$(bin)/python -m kingpost.report.reference > docs/verdicts.md
+	@$(bin)/python -m tools.modules_reference > docs/modules.md
 
 clean: ## delete what the other targets made, but not .venv
 	rm -rf build dist generated .pytest_cache .mypy_cache .ruff_cache .hypothesis

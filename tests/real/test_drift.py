@@ -228,7 +228,7 @@ def test_a_host_as_declared_has_no_drift(tmp_path):
                              "upstream_cache_key_names": ["cache.nixos.org-1"]}}  # fmt: skip
         secrets = [("/run/agenix/atticd", "0400"), ("/run/agenix/runner", "0400")]
         with (
-            World(platform, servers={"attic:home": server}) as world,
+            World(platform, servers={"attic:home": server}, tailscaled=False) as world,
             host(world, tmp_path, good_files(platform, "2.34"), nix="2.34", modes=secrets) as machine,
             job(world, "source=/etc/hostname,target=/etc/kingpost-host,readonly"),
         ):
@@ -279,7 +279,7 @@ def test_everything_that_drifts_is_named_with_both_values(tmp_path):
         }
         (tmp_path / "nix").mkdir()
         with (
-            World(platform, **world_options) as world,
+            World(platform, tailscaled=False, **world_options) as world,
             host(world, tmp_path / "m", wrong) as machine,
             job(world, f"source={tmp_path / 'nix'},target=/nix", memory=()),
         ):

@@ -119,6 +119,8 @@ def test_cut_names_what_becomes_incomplete(lab):
 @pytest.mark.parametrize("contents", [b"", b"other\n"])
 def test_damaged_file(lab, contents):
     lab.rewrite(lab.paths["n1"] + "/f", contents)
+    assert "damaged-content" in codes(lab), "it was registered a moment ago: a quick scan looks at such"
+    lab.sql(("update ValidPaths set registrationTime = 1 where path = ?", lab.paths["n1"]))
     assert lab.run("scan")[0] == 0
     found = codes(lab, "--contents")["damaged-content"]
     assert ("of no bytes: f" in found["summary"]) == (not contents)

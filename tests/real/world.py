@@ -92,14 +92,18 @@ class World:
         servers: Instead of the plain server, run attic_like.py with this configuration, by service.
         binds: Bind a service to another address than the computed one.
         open_ports: Firewall openings instead of the computed ones, by host.
+        tailscaled: Whether the hosts on a tailnet have tailscaled's own rules.
 
     """
 
-    def __init__(self, platform: Platform, *, servers=None, binds=None, open_ports=None) -> None:
+    def __init__(
+        self, platform: Platform, *, servers=None, binds=None, open_ports=None, tailscaled=True
+    ) -> None:
         self.platform = platform
         self.servers = servers or {}
         self.binds = binds or {}
         self.open_ports = open_ports or {}
+        self.tailscaled = tailscaled
         self.topology = platform.topology
         self.prefix = f"kp{os.getpid() % 100000}x{next(COUNTER)}"
         self._stack = ExitStack()
@@ -272,21 +276,31 @@ class World:
             "-A nixos-fw -i lo -j ACCEPT",
             "-A nixos-fw -m conntrack --ctstate ESTABLISHED,RELATED -j ACCEPT",
             *(
-                # tailscaled's chain ts-input comes before NixOS's and accepts all of its interface.
-                f"-I INPUT -i {address.interface or self.topology.networks[name].default_interface} -j ACCEPT"
-                for name, address in self.topology.hosts[host].addresses.items()
-                if self.topology.networks[name].kind == "tailnet"
-            ),
-            *(
                 f"-A nixos-fw -p tcp --dport {port} -i {interface} -j ACCEPT"
                 for interface, ports in self.open_ports.get(host, self.platform.firewall(host)).items()
                 for port in ports
             ),
             "-A nixos-fw -p tcp --syn -j DROP",
             "-A INPUT -j nixos-fw",
+            *self._tailscaled(host),
         ]
         for rule in rules:
             sh(*self.enter(f"h-{host}"), "iptables", "-w", *rule.split())
+
+    def _tailscaled(self, host: str) -> list[str]:
+        """Give tailscaled's own rules (tailscale util/linuxfw): its chain comes first and accepts its interface."""
+        interfaces = [
+            address.interface or self.topology.networks[name].default_interface
+            for name, address in self.topology.hosts[host].addresses.items()
+            if self.topology.networks[name].kind == "tailnet"
+        ]
+        if not (interfaces and self.tailscaled):
+            return []
+        return [
+            "-N ts-input",
+            *(f"-A ts-input -i {name} -j ACCEPT" for name in interfaces),
+            "-I INPUT -j ts-input",
+        ]
 
     def _start_servers(self) -> None:
         for service in self.platform.services.values():

@@ -107,7 +107,8 @@ def show_scan(paper: Paper, scan: Scan, command: Command) -> None:
     if problems:
         paper.line(f"Next: {command('plan -o plan.json')}   (what would be done; nothing is changed by it)")
     elif not scan.hashed:
-        paper.line(f"Contents were not looked at. Next, if you want that: {command('scan --contents')}")
+        few = f"Contents were looked at only of the {scan.recent} paths that were registered last."
+        paper.line(f"{few} Next, if you want all: {command('scan --contents')}")
 
 
 def _summary(problems: list[Finding]) -> str:

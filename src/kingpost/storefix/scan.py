@@ -14,6 +14,7 @@ from .compare import OURS_AND_NIXS, PLAIN_NAME, Comparison, compare
 from .database import MalformedError, connect, lacks, paths_of
 from .errors import CannotLookError
 from .findings import NOTE, PROBLEM, Finding
+from .hashing import hash_contents
 from .integrity import (
     ForeignKeys,
     Wal,
@@ -56,7 +57,8 @@ class Scan:
         bad_links: Names in `.links` that do not fit their content.
         roots: Everything that keeps paths alive.
         findings: All of this for people and JSON, most important first.
-        hashed: Contents were looked at.
+        hashed: All contents were looked at.
+        recent: How many paths were hashed because they were registered last, when not all were.
         seconds: How long it took.
 
     """
@@ -75,6 +77,7 @@ class Scan:
     roots: list[roots.Root] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)
     hashed: bool = False
+    recent: int = 0
     seconds: float = 0.0
 
     @property
@@ -128,8 +131,12 @@ def scan(
     if not result.database:
         connection = connect(store.database)
         try:
-            if hashed:
-                _hash(result, connection, progress)
+            without = {*result.lost, *result.invalid, *result.unhashed}
+            looked = hash_contents(store, connection, progress, everything=hashed, without=without)
+            result.wrong, result.bad_links = looked.wrong, looked.bad_links
+            result.recent = 0 if hashed else looked.paths
+            if result.wrong and not (unsettled or hashed):
+                result.roots = roots.find(store, processes=True)
             _describe_rows(result, connection)
             _describe_roots(result, connection)
         finally:
@@ -194,37 +201,6 @@ def _identify(result: Scan, compared: Comparison, connection: sqlite3.Connection
             result.invalid[row[0]] = os.fsdecode(path)
     for row_id in (*result.lost, *result.invalid):
         result.unhashed.pop(row_id, None)
-
-
-def _hash(result: Scan, connection: sqlite3.Connection, progress: Progress) -> None:
-    """Hash every path that is on disk, and every file of `.links`."""
-    store = result.store
-    real = os.fsencode(store.real_store) + b"/"
-    cut = len(store.store_dir) + 1
-    skipped = result.lost.keys() | result.invalid.keys() | result.unhashed.keys()
-    tasks = [
-        contents.Task(row, real + os.fsencode(path[cut:]), nar_hash, size or 0)
-        for row, path, nar_hash, size in connection.execute(
-            "select id, path, hash, narSize from ValidPaths order by path"
-        )
-        if row not in skipped
-    ]
-    links: list[str] = []
-    directory = real + b".links"
-    if os.path.isdir(directory) and not os.path.islink(directory):
-        for entry in os.scandir(directory):
-            task = contents.link_task(directory, entry.name, 0)
-            if task:
-                tasks.append(contents.Task(-1 - len(links), task.place, task.nar_hash, 0))
-                links.append(os.fsdecode(entry.name))
-    total = sum(task.nar_size for task in tasks)
-    with progress.task("hashing", total, "bytes") as advance:
-        for wrong in contents.check(tasks, lambda _paths, size: advance(size)):
-            if wrong.key >= 0:
-                result.wrong[wrong.key] = wrong
-            else:
-                result.bad_links.append(links[-1 - wrong.key])
-    result.bad_links.sort()
 
 
 def _describe_rows(result: Scan, connection: sqlite3.Connection) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
@@ -25,6 +27,20 @@ if TYPE_CHECKING:
 
 TIMEOUT: Final = 5.0
 """Seconds for a connection or an answer; a firewall that drops costs this much once per route."""
+
+
+COMES_BACK: Final = 5.0
+"""Seconds until a connection that dropped is tried once more."""
+
+SSH_FAILED: Final = 255
+DROP: Final = re.compile(
+    r"closed by remote host|Connection reset|Broken pipe|client_loop: send disconnect", re.IGNORECASE
+)
+"""What ssh says of a connection that was there and broke (ssh(1), packet.c); refusals and time-outs differ."""
+
+
+class DroppedError(KingpostError):
+    """A connection that was there broke."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,15 +133,25 @@ def _from_inside(
             (item, codes.NOT_ENTERED.verdict(item.subject, way.reason, remedy=way.fix or None))
             for item in expected
         ]
+    dropped: list[tuple[Expectation, Verdict]] = []
     try:
-        answers = visit(way, [_target(item, walk) for item in expected], walk.timeout)
+        targets = [_target(item, walk) for item in expected]
+        try:
+            answers = visit(way, targets, walk.timeout)
+        except DroppedError:
+            # As when a switch restarts tailscaled or sshd: it is back in a moment, or it is a failure.
+            time.sleep(COMES_BACK)
+            answers = visit(way, targets, walk.timeout)
+            summary = f"{way.describe()}: the connection dropped, and a new one worked after {COMES_BACK:g} s"
+            dropped = [(expected[0], codes.DROPPED.verdict(f"{context.id} {dialer}", summary))]
     except KingpostError as error:
         summary = f"{way.describe()}: {error.what}"
         evidence = {"way": way.describe(), "why": error.why}
         return [(item, codes.NOT_ENTERED.verdict(item.subject, summary, evidence)) for item in expected]
-    return [
+    judged = [
         (item, verdict) for item, seen in zip(expected, answers, strict=True) for verdict in judge(item, seen)
     ]
+    return [*dropped, *judged]
 
 
 def _target(item: Expectation, walk: Walk) -> dict[str, Any]:
@@ -153,7 +179,8 @@ def visit(way: Executor, targets: list[dict[str, Any]], timeout: float) -> list[
         results = json.loads(done.stdout)["results"]
     except (ValueError, KeyError, TypeError):
         last = (done.stderr.strip() or done.stdout.strip() or f"exit code {done.returncode}").splitlines()[-1]
-        raise KingpostError("the probe gave no answer", where=way.describe(), why=last[:500]) from None
+        kind = DroppedError if done.returncode == SSH_FAILED and DROP.search(last) else KingpostError
+        raise kind("the probe gave no answer", where=way.describe(), why=last[:500]) from None
     return list(results)
 
 

@@ -133,6 +133,12 @@ REDIRECT_LOST: Final = Code(
     cause="Attic redirects single-chunk NARs to its own S3 endpoint: small paths fail, large ones work.",
     remedy="configure an endpoint that every reader reaches: the rendered atticd.toml has one",
 )  # fmt: skip
+DROPPED: Final = Code(
+    "KP-CONTEXT-DROPPED", Status.EXPECTED, "the ssh connection dropped and came back",
+    "The connection to the host broke in the middle, and a new one worked a moment later.",
+    cause="A switch restarts tailscaled or sshd: each tunnel drops once and comes back.",
+    told_apart="A host that stays away is KP-CONTEXT-NOT-ENTERED.",
+)  # fmt: skip
 NOT_ENTERED: Final = Code(
     "KP-CONTEXT-NOT-ENTERED", Status.SKIPPED, "the context was not entered",
     "The route was not tried, because its context could not be entered.",

@@ -24,7 +24,12 @@ class Fault(StrEnum):
     NARINFO_HTML = "narinfo is HTML"
     NARINFO_500 = "narinfo 500"
     BUSY_503 = "503"
+    BUSY_429 = "429"
+    CONNECT_HANGS = "connections are not accepted"
+    UNSIGNED = "unsigned"  # served soundly: the client's settings make it a fault
     NAR_EMPTY = "NAR empty, Content-Length 0"
+    NAR_NOTHING = "NAR 0 bytes, full Content-Length"
+    NAR_OTHER = "valid NAR of another path"
     NAR_CUT = "NAR half, full Content-Length"
     NAR_HALF = "NAR half, consistent length"
     NAR_CORRUPT = "NAR corrupt"
@@ -45,7 +50,7 @@ def make_handler(directory, fault, requests):  # noqa: C901 - one line per fault
             if fault is Fault.HANGS:
                 time.sleep(30)
                 return None
-            whole = {Fault.DENIED_401: 401, Fault.DENIED_403: 403, Fault.BUSY_503: 503}
+            whole = {Fault.DENIED_401: 401, Fault.DENIED_403: 403, Fault.BUSY_503: 503, Fault.BUSY_429: 429}
             if fault in whole:
                 return self.send(whole[fault], b"oops")
             if kind == "info" and fault is Fault.NO_CACHE_INFO:
@@ -62,6 +67,10 @@ def make_handler(directory, fault, requests):  # noqa: C901 - one line per fault
                 body = (directory / name).read_bytes()
             except (OSError, ValueError):
                 return self.send(404, b"")
+            if fault is Fault.NAR_OTHER and kind == "nar":
+                body = next(
+                    other for nar in sorted(directory.glob("nar/*")) if (other := nar.read_bytes()) != body
+                )
             return self.nar(body) if kind == "nar" else self.send(200, body)
 
         def nar(self, body):
@@ -72,8 +81,8 @@ def make_handler(directory, fault, requests):  # noqa: C901 - one line per fault
                 return self.send(200, half)
             if fault is Fault.NAR_CORRUPT:
                 return self.send(200, half + bytes(b ^ 0x55 for b in body[len(half) :]))
-            if fault in {Fault.NAR_CUT, Fault.NAR_STALLS}:
-                self.send(200, half, length=len(body))
+            if fault in {Fault.NAR_NOTHING, Fault.NAR_CUT, Fault.NAR_STALLS}:
+                self.send(200, b"" if fault is Fault.NAR_NOTHING else half, length=len(body))
                 if fault is Fault.NAR_STALLS:
                     time.sleep(30)
                 self.close_connection = True
@@ -101,6 +110,21 @@ def bad_cache(directory, fault):
         with socket.socket() as closed:
             closed.bind(("127.0.0.1", 0))
             yield f"http://127.0.0.1:{closed.getsockname()[1]}", requests
+        return
+
+    if fault is Fault.CONNECT_HANGS:
+        with socket.socket() as full:
+            full.bind(("127.0.0.1", 0))
+            full.listen(0)
+            waiting = [
+                socket.socket() for _ in range(4)
+            ]  # they fill the queue; who comes later gets no answer
+            for one in waiting:
+                one.setblocking(False)
+                one.connect_ex(full.getsockname())
+            yield f"http://127.0.0.1:{full.getsockname()[1]}", requests
+            for one in waiting:
+                one.close()
         return
 
     class Server(ThreadingHTTPServer):

@@ -8,12 +8,14 @@ from contextlib import contextmanager
 import pytest
 from tests.real.attic_like import token
 from tests.real.conftest import require, require_root
-from tests.real.world import World
+from tests.real.world import World, sh
 
 from kingpost.observe.doctor import Walk, examine
 from kingpost.observe.entering import Entrance
 from kingpost.observe.executors.local import NetworkNamespace
+from kingpost.render.attic_config import atticd_toml
 from kingpost.topology.model import Topology
+from kingpost.topology.places import Dialer
 from kingpost.topology.platform import Platform
 
 pytestmark = pytest.mark.xdist_group("network")
@@ -86,6 +88,7 @@ def clinic(platform, server=PRIVATE, **options):
             found = examine(platform, entrance, Walk(frozenset(contexts), timeout=1.5, **walk))
             return {(v.subject.split(" -> ")[0], v.code) for v in found}, found
 
+        examine_with.world = world
         yield examine_with
 
 
@@ -104,15 +107,30 @@ def test_a_healthy_platform_has_no_failure():
         assert {str(v.status) for v in verdicts} == {"ok", "expected"}
 
 
+def push_from_container(world, url):
+    """Make the request that `attic push` makes for what is missing; gives curl's exit code and the body."""
+    held = token(SECRET, main="rw")
+    done = sh(*world.docker("node1"), "run", "--rm", "dialler:kp", "curl", "-sS", "-f", "-m", "3", "-X", "POST",
+              "-H", f"Authorization: Bearer {held}", "-d", '{"cache": "main", "store_path_hashes": []}',
+              f"{url}/_api/v1/get-missing-paths", check=False)  # fmt: skip
+    return done.returncode, done.stdout
+
+
 def test_the_operators_story_from_loopback_to_the_rendered_bind():
     platform = platform_of()
+    url = platform.route(BRIDGE, Dialer.CLIENT, "attic:home").url
     with clinic(platform, binds={"attic:home": "127.0.0.1"}) as look:
+        assert push_from_container(look.world, url)[0] == 7, "curl: could not connect"
         found, verdicts = look(HOST, BRIDGE)
         assert codes(found, HOST) == {"KP-ROUTE-OK", "KP-AUTH-NO-TOKEN"}
         assert codes(found, BRIDGE) == {"KP-ROUTE-BIND-NARROW"}
         fix = next(v.remedy for v in verdicts if v.code == "KP-ROUTE-BIND-NARROW")
-        assert "0.0.0.0:8083" in fix
-    with clinic(platform, binds={"attic:home": "0.0.0.0"}) as look:  # what the fix says
+    rendered = tomllib.loads(atticd_toml(platform, "home"))
+    assert rendered["listen"] in fix, "the fix that doctor names is the one that generate renders"
+    bind = rendered["listen"].rpartition(":")[0]
+    server = {**PRIVATE, "allowed": rendered["allowed-hosts"]}
+    with clinic(platform, server, binds={"attic:home": bind}) as look:
+        assert push_from_container(look.world, url) == (0, '{"missing_paths": []}')
         found, _ = look(HOST, BRIDGE)
         assert codes(found, BRIDGE) == {"KP-ROUTE-OK", "KP-AUTH-NO-TOKEN"}
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from kingpost.base.errors import InvalidInputError, KingpostError
 from kingpost.render import confined, journal
 from kingpost.render.confined import ConfinedDirectory, is_confined
-from kingpost.render.manifest import MANIFEST, digest
+from kingpost.render.manifest import MANIFEST, Manifest, digest
 from kingpost.render.tree import Change, Tree, plan, write
 
 OLD = Tree({"a.toml": "a = 1\n", "hosts/n/b": "old b\n", "hosts/n/gone": "x\n", "old/only": "o"}, "t1", "1")
@@ -41,6 +41,14 @@ def test_writes_the_tree_with_a_manifest_of_its_digests(tmp_path):
     assert manifest["topology"] == "t1"
     assert manifest["files"]["a.toml"] == digest(b"a = 1\n")
     assert not (root / journal.FOLDER).exists()
+
+
+@given(st.dictionaries(st.text(), st.text()), st.text(), st.text())
+def test_a_manifest_is_json_as_json_itself_would_lay_it_out(files, topology, version):
+    text = Manifest(topology, version, files, "i").render().decode()
+    assert text == json.dumps(json.loads(text), indent=2) + "\n"
+    assert json.loads(text)["files"] == files
+    assert list(json.loads(text)["files"]) == sorted(files)
 
 
 def test_leaves_unchanged_files_alone_and_prunes_only_its_own(tmp_path):
@@ -379,6 +387,40 @@ def test_an_edit_between_a_kill_and_the_next_run_is_not_lost(quick):
     assert (root / "hosts/n/b").read_text() == "edited\n"
     write(root, NEW, force=True)
     assert contents(root) == {**expected(NEW, root), "mine": "a person's\n"}
+
+
+def test_a_new_folder_that_somebody_made_meanwhile_keeps_what_is_theirs(quick):
+    root = quick / str(begun_write(quick))
+    (root / "hosts/m/c").mkdir(parents=True)
+    (root / "hosts/m/c/theirs").write_text("a person's\n")
+    write(root, NEW)
+    new = {**expected(NEW, root), "hosts/m/c/theirs": "a person's\n", "mine": "a person's\n"}
+    assert contents(root) == dict(sorted(new.items()))
+    assert not (root / journal.FOLDER).exists()
+
+
+def test_a_file_in_a_new_folder_that_somebody_made_meanwhile_is_not_lost(quick):
+    root = quick / str(begun_write(quick))
+    (root / "hosts/m/c").mkdir(parents=True)
+    (root / "hosts/m/c/d").write_text("a person's\n")
+    with pytest.raises(KingpostError, match="hosts/m/c/d was edited since a run was killed"):
+        write(root, NEW)
+    assert (root / "hosts/m/c/d").read_text() == "a person's\n"
+    write(root, NEW, force=True)
+    assert contents(root) == dict(sorted({**expected(NEW, root), "mine": "a person's\n"}.items()))
+
+
+def test_a_killed_merge_into_such_a_folder_is_finished_too(quick):
+    at = begun_write(quick / "find")
+    for number, root in copies(quick):
+        interrupted_write(root, NEW, at)
+        (root / "hosts/m/c").mkdir(parents=True)
+        (root / "hosts/m/c/d").write_text("d\n")
+        if os.WIFEXITED(interrupted_write(root, NEW, number)):
+            break
+        write(root, NEW)
+        assert contents(root) == dict(sorted({**expected(NEW, root), "mine": "a person's\n"}.items()))
+    assert number > 10
 
 
 @pytest.mark.parametrize("library", [None, object()], ids=["linux", "macos"])

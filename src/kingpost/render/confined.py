@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import stat
 from contextlib import contextmanager, suppress
+from functools import lru_cache
 from typing import TYPE_CHECKING, Final, Self
 
 from kingpost.base.errors import KingpostError
@@ -29,6 +31,11 @@ _CONFINED: Final = re.compile(rf"{_PART}(?:/{_PART})*")
 def is_confined(path: str) -> bool:
     """Tell whether a path is relative, in its shortest form, and leads nowhere else."""
     return _CONFINED.fullmatch(path) is not None
+
+
+@lru_cache(4096)  # every host has files of the same names
+def _is_name(text: str) -> bool:
+    return "/" not in text and is_confined(text)
 
 
 class ConfinedDirectory:
@@ -68,13 +75,16 @@ class ConfinedDirectory:
 
         """
         if not is_confined(path):
-            raise KingpostError(
-                f"the path {path!r} leads out of the output directory",
-                where=str(self.root),
-                fix="restore manifest.json from version control, or delete it and pass --force",
-            )
+            raise self._outside(path)
         *folders, name = path.split("/")
         return self._walk(folders, create=create), name
+
+    def _outside(self, path: str) -> KingpostError:
+        return KingpostError(
+            f"the path {path!r} leads out of the output directory",
+            where=str(self.root),
+            fix="restore manifest.json from version control, or delete it and pass --force",
+        )
 
     def _walk(self, folders: list[str], *, create: bool) -> int:
         """Give the last of these folders, each in the one before it, open."""
@@ -132,31 +142,16 @@ class ConfinedDirectory:
         with os.fdopen(descriptor, "rb", buffering=0) as file:
             return file.read()
 
-    def missing(self, folders: Iterable[str]) -> list[str]:
-        """Give which of these folders, and of those above them, are not there, the outermost first."""
-        every: set[str] = set()
-        for folder in folders:
-            above = folder
-            while above and above not in every:
-                every.add(above)
-                above = above.rpartition("/")[0]
-        found: set[str] = set()
-        for folder in sorted(every):
-            if folder.rpartition("/")[0] in found or not self._is_there(folder):
-                found.add(folder)
-        return sorted(found)
-
-    def _is_there(self, folder: str) -> bool:
-        try:
-            self.parent(f"{folder}/x")
-        except FileNotFoundError:
-            return False
-        return True
-
-    def make(self, folder: str) -> None:
-        """Make a folder whose parent is there."""
-        parent, name = self.parent(folder)
-        os.mkdir(name, 0o777, dir_fd=parent)
+    def missing(self, folder: str) -> str | None:
+        """Give the outermost of a folder and those above it that is not there; None if all are."""
+        known = ""
+        for part in folder.split("/") if folder else ():
+            known = f"{known}/{part}" if known else part
+            try:
+                self.parent(f"{known}/x")
+            except FileNotFoundError:
+                return known
+        return None
 
     def names(self, folder: str) -> list[str]:
         """Give the names in a folder (empty: the directory itself), sorted; none if it is not there."""
@@ -170,6 +165,15 @@ class ConfinedDirectory:
         """Write a file that does not exist yet."""
         parent, name = self.parent(path, create=True)
         write_at(parent, name, content, sync=sync)
+
+    def write_all(self, folder: str, files: Iterable[tuple[str, bytes]], *, sync: bool = False) -> None:
+        """Write files that do not exist yet into one folder, which is made; only the last part of each path counts."""
+        parent, _ = self.parent(f"{folder}/x", create=True)
+        for path, content in files:
+            name = path.rpartition("/")[2]
+            if not _is_name(name):
+                raise self._outside(path)
+            write_at(parent, name, content, sync=sync)
 
     @contextmanager
     def opened(self, folder: str) -> Iterator[int]:
@@ -185,6 +189,15 @@ class ConfinedDirectory:
         parent, final = self.parent(target, create=True)
         os.rename(name, final, src_dir_fd=source, dst_dir_fd=parent)
 
+    def move(self, path: str, target: str) -> None:
+        """Put a file where `target` says, replacing what is there."""
+        parent, name = self.parent(path)
+        source = os.dup(parent)
+        try:
+            self.rename(source, name, target)
+        finally:
+            os.close(source)
+
     def remove(self, path: str) -> None:
         """Remove a file if it is there, then every directory above it that this left empty."""
         with suppress(FileNotFoundError):
@@ -193,6 +206,27 @@ class ConfinedDirectory:
         folder = path.rpartition("/")[0]
         while folder and self.remove_folder(folder):
             folder = folder.rpartition("/")[0]
+
+    def remove_tree(self, path: str) -> None:
+        """Remove a file or a folder with all that is in it, if it is there; no link is followed."""
+        try:
+            parent, name = self.parent(path)
+            if stat.S_ISDIR(os.stat(name, dir_fd=parent, follow_symlinks=False).st_mode):
+                shutil.rmtree(name, dir_fd=parent)
+            else:
+                os.unlink(name, dir_fd=parent)
+        except FileNotFoundError:
+            return
+
+    def files(self, folder: str) -> Iterator[str]:
+        """Give the files in a folder and below it, relative to it, sorted; no link is followed."""
+        for name in self.names(folder):
+            path = f"{folder}/{name}"
+            parent, _ = self.parent(path)
+            if stat.S_ISDIR(os.stat(name, dir_fd=parent, follow_symlinks=False).st_mode):
+                yield from (f"{name}/{inner}" for inner in self.files(path))
+            else:
+                yield name
 
     def remove_folder(self, folder: str) -> bool:
         """Remove a folder if it is there and empty; tells whether it did."""

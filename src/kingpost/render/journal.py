@@ -2,12 +2,13 @@
 
 Everything happens in `.kingpost/` inside the output directory, so on the same file system:
 
-1. stage: every new content is written to `.kingpost/NUMBER` and made durable, and new folders are made. No file
-   of the tree has changed; what a run that is killed here leaves, the next one removes.
+1. stage: every new content is written to `.kingpost/NUMBER` and made durable; a folder that the tree has not yet
+   is staged whole, as one. Nothing of the tree has changed; what a run that is killed here leaves, the next one
+   removes.
 2. commit: one rename makes `.kingpost/journal.json`, the list of steps, appear.
-3. apply: staged files are renamed to their places, old ones removed, the manifest last. Nothing here needs
-   space for content. A run that is killed here is finished by the next one: a step that was taken is known by
-   its staged file being gone.
+3. apply: staged files and folders are renamed to their places, old files removed, the manifest last. Nothing
+   here needs space for content. A run that is killed here is finished by the next one: a step that was taken is
+   known by what it had staged being gone.
 4. clean: the journal is removed first, then the folder.
 
 A file that a person edits between a kill and the next run is not lost: the journal holds the digest of what it
@@ -30,7 +31,7 @@ from kingpost.render.confined import is_confined, write_at
 from kingpost.render.manifest import digest
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from kingpost.render.confined import ConfinedDirectory
 
@@ -38,7 +39,6 @@ FOLDER: Final = ".kingpost"
 JOURNAL: Final = f"{FOLDER}/journal.json"
 _DRAFT: Final = f"{FOLDER}/journal.draft"
 _IGNORE: Final = f"{FOLDER}/.gitignore"
-_FOLDERS: Final = f"{FOLDER}/folders"
 _SCHEMA: Final = "kingpost.journal/1"
 _MANY: Final = 256
 """From so many files on, one sync of the whole file system is cheaper than one for each."""
@@ -46,11 +46,20 @@ _MANY: Final = 256
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One file: what is there (None: nothing) and what will be (None: nothing)."""
+    """One file.
+
+    Attributes:
+        path: Relative to the output directory.
+        old: Digest of what is there; None: nothing.
+        new: What will be there; None: nothing.
+        digest: Of `new`.
+
+    """
 
     path: str
-    old: bytes | None
+    old: str | None
     new: bytes | None
+    digest: str | None
 
 
 @contextmanager
@@ -111,21 +120,24 @@ def recover(directory: ConfinedDirectory, *, force: bool) -> None:
 def _stage(directory: ConfinedDirectory, steps: Sequence[Step]) -> list[dict[str, Any]]:
     """Write every new content and the journal; gives the journal's steps."""
     directory.write_new(_IGNORE, b"*\n")
-    many = len(steps) > _MANY
-    folders = {step.path.rpartition("/")[0] for step in steps if step.new is not None}
-    _refuse_mounts(directory, folders)
-    _make_folders(directory, folders)
+    sync = len(steps) <= _MANY
+    singly, folders = _new_folders(directory, steps)
+    _refuse_mounts(directory, [*(step.path for step in singly if step.new is not None), *folders])
     document: list[dict[str, Any]] = []
+    for path, inside in folders.items():
+        number = str(len(document))
+        _stage_folder(directory, f"{FOLDER}/{number}", path, inside, sync=sync)
+        document.append({"path": path, "old": None, "from": number, "folder": True})
     with directory.opened(FOLDER) as staged:
-        for number, step in enumerate(steps):
-            entry: dict[str, Any] = {"path": step.path, "old": None if step.old is None else digest(step.old)}
+        for step in singly:
+            entry: dict[str, Any] = {"path": step.path, "old": step.old}
             if step.new is not None:
-                entry |= {"from": str(number), "new": digest(step.new)}
-                write_at(staged, str(number), step.new, sync=not many)
+                entry |= {"from": str(len(document)), "new": step.digest}
+                write_at(staged, entry["from"], step.new, sync=sync)
             document.append(entry)
     text = json.dumps({"schema": _SCHEMA, "steps": document})
-    directory.write_new(_DRAFT, text.encode(), sync=not many)
-    if many:
+    directory.write_new(_DRAFT, text.encode(), sync=sync)
+    if not sync:
         _sync_file_system(directory.fd)
     with directory.opened(FOLDER) as staged:
         directory.rename(staged, _DRAFT.rpartition("/")[2], JOURNAL)
@@ -133,22 +145,56 @@ def _stage(directory: ConfinedDirectory, steps: Sequence[Step]) -> list[dict[str
     return document
 
 
-def _refuse_mounts(directory: ConfinedDirectory, folders: set[str]) -> None:
+def _new_folders(
+    directory: ConfinedDirectory, steps: Sequence[Step]
+) -> tuple[list[Step], dict[str, dict[str, list[Step]]]]:
+    """Sort out what goes into folders that are not there yet.
+
+    Gives the other steps in their order, and by the outermost new folder the steps of each folder in it.
+    """
+    singly: list[Step] = []
+    found: dict[str, dict[str, list[Step]]] = {}
+    roots: dict[str, str | None] = {}
+    for step in steps:
+        folder = step.path.rpartition("/")[0]
+        if step.new is None:
+            singly.append(step)
+            continue
+        if folder not in roots:
+            roots[folder] = directory.missing(folder)
+        root = roots[folder]
+        if root is None:
+            singly.append(step)
+        else:
+            found.setdefault(root, {}).setdefault(folder, []).append(step)
+    return singly, found
+
+
+def _stage_folder(
+    directory: ConfinedDirectory, staged: str, path: str, inside: dict[str, list[Step]], *, sync: bool
+) -> None:
+    """Write a new folder with all that is in it, to be renamed to its place as one."""
+    for folder, steps in inside.items():
+        target = staged + folder[len(path) :]
+        directory.write_all(target, ((step.path, step.new or b"") for step in steps), sync=sync)
+    if sync:
+        above = {folder[:end] for folder in inside for end in _ends(folder) if end >= len(path)}
+        for folder in above:
+            directory.sync(staged + folder[len(path) :])
+
+
+def _ends(folder: str) -> list[int]:
+    """Give where the names in a folder's path end."""
+    return [*(at for at, char in enumerate(folder) if char == "/"), len(folder)]
+
+
+def _refuse_mounts(directory: ConfinedDirectory, targets: Iterable[str]) -> None:
     """Refuse another file system inside the output before anything is changed: a rename cannot cross over."""
     device = os.fstat(directory.fd).st_dev
-    for folder in sorted(folders):
-        with suppress(FileNotFoundError):  # what is yet to be made is on its parent's, seen on its own turn
-            parent, _ = directory.parent(f"{folder}/x" if folder else "x")
-            if os.fstat(parent).st_dev != device:
-                raise OSError(errno.EXDEV, f"{folder} is another file system")
-
-
-def _make_folders(directory: ConfinedDirectory, folders: set[str]) -> None:
-    """Make what is missing of these folders, after noting which: those that stay empty are removed again."""
-    missing = directory.missing(folders)
-    directory.write_new(_FOLDERS, "".join(f"{folder}\n" for folder in missing).encode())
-    for folder in missing:
-        directory.make(folder)
+    for folder in sorted({target.rpartition("/")[0] for target in targets}):
+        parent, _ = directory.parent(f"{folder}/x" if folder else "x")
+        if os.fstat(parent).st_dev != device:
+            raise OSError(errno.EXDEV, f"{folder} is another file system")
 
 
 def _sync_file_system(descriptor: int) -> None:
@@ -205,7 +251,7 @@ def _apply(directory: ConfinedDirectory, steps: list[dict[str, Any]], *, force: 
                     directory.sync(folder)
     except OSError as error:
         raise KingpostError(
-            f"{taken} of {len(steps)} files are in place, then: {error.strerror or error}",
+            f"{taken} of {len(steps)} changes are in place, then: {error.strerror or error}",
             where=str(directory.root),
             why=f"the others wait, complete, in {FOLDER}; old and new files stand side by side until then",
             fix="remove the cause and run this again: it finishes before it does anything else",
@@ -218,32 +264,51 @@ def _refuse_edits(directory: ConfinedDirectory, steps: list[dict[str, Any]]) -> 
     for step in steps:
         if "from" in step and step["from"] not in staged:
             continue  # taken before the kill; what is there now may be edited as any other file
-        content = directory.read(step["path"])
-        found = None if content is None else digest(content)
-        if found not in {step["old"], step.get("new"), None}:
-            raise KingpostError(
-                f"{step['path']} was edited since a run was killed that was to replace it",
-                where=str(directory.root),
-                why="finishing that run would lose the edit; nothing was written",
-                fix="copy the edit elsewhere, then pass --force",
-            )
+        for path, known in _replaced(directory, step):
+            content = directory.read(path)
+            if content is not None and digest(content) not in known:
+                raise KingpostError(
+                    f"{path} was edited since a run was killed that was to replace it",
+                    where=str(directory.root),
+                    why="finishing that run would lose the edit; nothing was written",
+                    fix="copy the edit elsewhere, then pass --force",
+                )
+
+
+def _replaced(directory: ConfinedDirectory, step: dict[str, Any]) -> Iterator[tuple[str, set[str | None]]]:
+    """Give the files that a step would replace, with the digests that no person's edit has."""
+    if "folder" not in step:
+        yield step["path"], {step["old"], step.get("new")}
+    elif directory.names(step["path"]):  # somebody made it meanwhile
+        staged = f"{FOLDER}/{step['from']}"
+        for file in directory.files(staged):
+            yield f"{step['path']}/{file}", {digest(directory.read(f"{staged}/{file}") or b"")}
 
 
 def _take(directory: ConfinedDirectory, staged: int, step: dict[str, Any]) -> None:
     if "from" not in step:
         directory.remove(step["path"])
         return
-    with suppress(FileNotFoundError):  # taken before the kill: the staged file is in its place
-        directory.rename(staged, step["from"], step["path"])
+    with suppress(FileNotFoundError):  # taken before the kill: what was staged is in its place
+        try:
+            directory.rename(staged, step["from"], step["path"])
+        except OSError as error:
+            if "folder" not in step or error.errno not in {errno.ENOTEMPTY, errno.EEXIST}:
+                raise
+            _merge(directory, f"{FOLDER}/{step['from']}", step["path"])
+
+
+def _merge(directory: ConfinedDirectory, staged: str, path: str) -> None:
+    """Put the files of a staged folder into one that somebody made meanwhile."""
+    for file in list(directory.files(staged)):
+        directory.move(f"{staged}/{file}", f"{path}/{file}")
+    directory.remove_tree(staged)
 
 
 def _clean(directory: ConfinedDirectory) -> None:
     """Remove the journal, then what else this module made; nothing else that lies there."""
     directory.remove(JOURNAL)
-    for folder in reversed((directory.read(_FOLDERS) or b"").decode().splitlines()):
-        directory.remove_folder(folder)
     for name in directory.names(FOLDER):
         if name in {"journal.draft", ".gitignore"} or name.isdigit():
-            directory.remove(f"{FOLDER}/{name}")
-    directory.remove(_FOLDERS)
+            directory.remove_tree(f"{FOLDER}/{name}")
     directory.remove_folder(FOLDER)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Final
 
-from kingpost.render import nix_services, nix_system, nix_text
+from kingpost.render import nix_checks, nix_services, nix_system, nix_text
 from kingpost.render.environment import render, templates
 from kingpost.render.layout import MODULES as MODULES_FOLDER
 from kingpost.render.layout import host_directory
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 MODULES: Final[dict[str, Callable[[OnHost], str | None]]] = {
     "atticd.nix": nix_services.atticd,
+    "bucket-check.nix": nix_checks.bucket_check,
+    "cache-audit.nix": nix_checks.cache_audit,
     "docker.nix": nix_system.docker,
     "firewall.nix": nix_system.firewall,
     "gitlab-runner.nix": nix_services.gitlab_runner,
@@ -25,12 +27,13 @@ MODULES: Final[dict[str, Callable[[OnHost], str | None]]] = {
     "limits.nix": nix_system.limits,
     "nix.nix": nix_system.nix_daemon,
     "secrets.nix": nix_services.secrets,
+    "store-fix.nix": nix_checks.store_fix,
     "tunnels.nix": nix_services.tunnels,
 }
 """Every module of a host by its file; a function gives None where the host has no such thing."""
 
 _FROM_HOST: Final = re.compile(rf"\.\./\.\./{MODULES_FOLDER}/([a-z-]+\.[a-z]+)")
-_FROM_MODULE: Final = re.compile(r"[\s{(]\./([a-z-]+\.[a-z]+)")
+_FROM_MODULE: Final = re.compile(r"[\s{(]\./((?:[a-z-]+/)*[a-z-]+\.[a-z]+)")
 
 
 def render_nix(platform: Platform) -> dict[str, str]:
@@ -68,5 +71,7 @@ def own_files(texts: Iterable[str]) -> dict[str, str]:
         text = found[f"{MODULES_FOLDER}/{name}"] = (templates() / "modules" / name).read_text(
             encoding="utf-8"
         )
-        wanted |= {other for other in _FROM_MODULE.findall(text) if f"{MODULES_FOLDER}/{other}" not in found}
+        folder = name.rpartition("/")[0]
+        others = {f"{folder}/{other}".lstrip("/") for other in _FROM_MODULE.findall(text)}
+        wanted |= {other for other in others if f"{MODULES_FOLDER}/{other}" not in found}
     return dict(sorted(found.items()))

@@ -12,9 +12,9 @@ from kingpost.render.secret_files import SecretUse, secrets_by_host
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from kingpost.topology.caches import Attic
+    from kingpost.topology.caches import Attic, Bucket
     from kingpost.topology.ci import Runner
-    from kingpost.topology.guards import Limit
+    from kingpost.topology.guards import Audit, Limit
     from kingpost.topology.hosts import Cluster, Host, Tunnel
     from kingpost.topology.needs import Need
     from kingpost.topology.platform import CacheUse, Platform
@@ -38,6 +38,8 @@ class OnHost:
         tunnels: Tunnels that start here.
         clusters: Clusters whose node it is.
         limits: Limits of its units and containers.
+        audits: Audits that its timers run.
+        checked: Buckets that its timers look at.
 
     """
 
@@ -54,6 +56,8 @@ class OnHost:
     tunnels: dict[str, Tunnel] = field(default_factory=dict)
     clusters: dict[str, Cluster] = field(default_factory=dict)
     limits: dict[str, Limit] = field(default_factory=dict)
+    audits: dict[str, Audit] = field(default_factory=dict)
+    checked: dict[str, Bucket] = field(default_factory=dict)
 
     @property
     def shell_user(self) -> str | None:
@@ -92,15 +96,20 @@ def by_host(platform: Platform) -> dict[str, OnHost]:
     for on, name, attic in _placed(found, topology.attic):
         on.attic[name] = attic
         _refuse_second(on)
-    for on, name, runner in _placed(found, topology.runners):
-        if runner.executor != "kubernetes":
-            on.runners[name] = runner
-    for on, name, tunnel in _placed(found, topology.tunnels):
-        on.tunnels[name] = tunnel
-    for on, name, cluster in _placed(found, topology.clusters):
-        on.clusters[name] = cluster
-    for on, name, limit in _placed(found, topology.limits):
-        on.limits[name] = limit
+    jobs = {name: runner for name, runner in topology.runners.items() if runner.executor != "kubernetes"}
+    tables: dict[str, Mapping[str, _Placed]] = {
+        "runners": jobs,
+        "tunnels": topology.tunnels,
+        "clusters": topology.clusters,
+        "limits": topology.limits,
+        "audits": topology.audits,
+    }
+    for table, declared in tables.items():
+        for on, name, value in _placed(found, declared):
+            getattr(on, table)[name] = value
+    for name, bucket in topology.buckets.items():
+        if bucket.check and bucket.check.host in found:
+            found[bucket.check.host].checked[name] = bucket
     return found
 
 

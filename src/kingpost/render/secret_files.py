@@ -93,8 +93,8 @@ def _uses(
         for push in pipeline.push:
             yield runner.host, push.token.secret, []
     for audit in topology.audits.values():
-        if audit.runner:
-            yield topology.runners[audit.runner].host, audit.token, []
+        host = topology.runners[audit.runner].host if audit.runner else audit.host
+        yield host, audit.token, []
     for host, lines in netrc.items():
         for line in lines:
             yield host, line.secret, [NETRC]
@@ -109,3 +109,5 @@ def _servers(platform: Platform) -> Iterator[tuple[str | None, str | None, Itera
     for bucket in topology.buckets.values():
         if bucket.listener:
             yield bucket.listener.host, bucket.credentials, []
+        if bucket.check:
+            yield bucket.check.host, bucket.credentials, []

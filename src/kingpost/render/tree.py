@@ -39,6 +39,7 @@ class FileChange:
         old: What is there; None if nothing is.
         new: What is to be there; None if nothing is.
         edited: Whether it is not as kingpost left it: edited, or never kingpost's.
+        digest: Of `new`.
 
     """
 
@@ -47,6 +48,7 @@ class FileChange:
     old: bytes | None
     new: bytes | None
     edited: bool = False
+    digest: str | None = None
 
     def diff(self) -> Iterator[str]:
         """Give the lines of a unified diff, each with its final newline."""
@@ -204,6 +206,7 @@ def _compare(
     wanted = {path: text.encode() for path, text in tree.files.items() if scope is None or scope(path)}
     known = manifest.files
     kept = {path: sha for path, sha in known.items() if scope is not None and not scope(path)}
+    digests = {path: digest(content) for path, content in wanted.items()}
     changes: list[FileChange] = []
     for path in sorted({*wanted, *known} - set(kept)):
         old, new = read(path), wanted.get(path)
@@ -211,8 +214,8 @@ def _compare(
             continue
         edited = old is not None and known.get(path) != digest(old)
         kind = Change.CREATE if old is None else Change.REMOVE if new is None else Change.UPDATE
-        changes.append(FileChange(path, kind, old, new, edited))
-    files = {**kept, **{path: digest(content) for path, content in wanted.items()}}
+        changes.append(FileChange(path, kind, old, new, edited, digests.get(path)))
+    files = {**kept, **digests}
     partial = scope is not None and manifest_now is not None
     if partial:
         after = Manifest(manifest.topology, manifest.version, files)
@@ -227,12 +230,17 @@ def _steps(planned: Plan) -> Iterator[journal.Step]:
     """Give the steps in the order that is taken: new and changed files, removals, the manifest last."""
     for change in planned.changes:
         if change.new is not None:
-            yield journal.Step(change.path, change.old, change.new)
+            yield journal.Step(change.path, _digest(change.old), change.new, change.digest)
     for change in planned.changes:
         if change.new is None:
-            yield journal.Step(change.path, change.old, None)
+            yield journal.Step(change.path, _digest(change.old), None, None)
     if planned.manifest != planned.manifest_now:
-        yield journal.Step(MANIFEST, planned.manifest_now, planned.manifest)
+        old = _digest(planned.manifest_now)
+        yield journal.Step(MANIFEST, old, planned.manifest, digest(planned.manifest))
+
+
+def _digest(content: bytes | None) -> str | None:
+    return None if content is None else digest(content)
 
 
 def _edited(root: Path, paths: tuple[str, ...]) -> KingpostError:

@@ -99,6 +99,10 @@ def guest_files(node: dict[str, Any], names: list[str]) -> Files:
         links["etc/systemd/system/multi-user.target.wants/docker.service"] = (
             "/lib/systemd/system/docker.service"
         )
+    if node["oomd"]:
+        links["etc/systemd/system/multi-user.target.wants/systemd-oomd.service"] = (
+            "/lib/systemd/system/systemd-oomd.service"
+        )
     if node["firewall"]["enable"]:
         files["etc/systemd/system/firewall.service"] = _FIREWALL
         files["opt/kingpost/firewall"] = _firewall(node["firewall"]["interfaces"])

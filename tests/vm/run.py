@@ -46,9 +46,14 @@ def booted(
 
 
 def run_check(
-    check: Check, image: Path, qemu: Path, folder: Path, log: Callable[[str], None] = print
+    check: Check,
+    image: Path,
+    qemu: Path,
+    folder: Path,
+    log: Callable[[str], None] = print,
+    then: Callable[[dict[str, Machine]], None] = lambda _: None,
 ) -> dict[str, float]:
-    """Run a check's script, and give the seconds that each of its parts took.
+    """Run a check's script, then what `then` does with the machines; give the seconds that each part took.
 
     The script is the check's own: it may run what it likes.
     """
@@ -81,4 +86,5 @@ def run_check(
             "__name__": "test_script",
         }
         exec(compile(check.script, f"checks/{check.name}", "exec"), names)
+        then(machines)
     return times

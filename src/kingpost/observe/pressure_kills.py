@@ -84,7 +84,7 @@ def of_kills(on: OnHost, found: Iterable[Kill], running: Running) -> Iterator[Ve
     """Give one verdict for each owner and kind of kill, the latest kill as its evidence."""
     grouped: dict[tuple[str, str], list[tuple[Owner, Kill]]] = {}
     for kill in found:
-        owner = owner_of(on, kill.cgroup, running, kill.limit_bytes)
+        owner = owner_of(on, kill.cgroup, running, kill.limit_bytes, kill.limited)
         code = _code(owner, kill)
         grouped.setdefault((owner.name, code.name), []).append((owner, kill))
     for pairs in grouped.values():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from kingpost.base.units import format_size
@@ -66,7 +66,7 @@ class Running:
     pods: Mapping[str, str]
 
 
-def owner_of(on: OnHost, cgroup: str, running: Running, limit_bytes: int = 0) -> Owner:
+def owner_of(on: OnHost, cgroup: str, running: Running, limit_bytes: int = 0, limited: str = "") -> Owner:
     """Tell whose a control group is.
 
     Args:
@@ -74,8 +74,20 @@ def owner_of(on: OnHost, cgroup: str, running: Running, limit_bytes: int = 0) ->
         cgroup: Its path, as the kernel or systemd-oomd names it.
         running: What the engines know.
         limit_bytes: The limit that was reached: tells a job's container where the engine forgot it.
+        limited: Control group of that limit, when it is known: a slice above may be what is declared.
 
     """
+    above = limited if limited and limited != cgroup and cgroup.startswith(f"{limited}/") else ""
+    owner = _owner(on, cgroup, running, 0 if above else limit_bytes)
+    bound = _UNIT.findall(above)
+    if owner.kind in {"container", "job"} and bound:
+        slice_ = unit_owner(on, bound[-1])
+        if slice_.limit is not None:
+            return replace(owner, declared=slice_.declared, limit=slice_.limit, allowed=slice_.allowed)
+    return owner
+
+
+def _owner(on: OnHost, cgroup: str, running: Running, limit_bytes: int) -> Owner:
     if pod := _POD.search(cgroup):
         uid = pod[1].replace("_", "-")
         return pod_owner(on, running.pods.get(uid, f"pod {uid}"))

@@ -67,6 +67,7 @@ let
       etc = builtins.mapAttrs (_: etc: etc.text) config.environment.etc;
       packages = map toString config.environment.systemPackages;
       nix = config.nix.settings;
+      oomd = config.systemd.oomd.enable;
       docker = {
         inherit (config.virtualisation.docker) enable;
         inherit (config.virtualisation.docker.daemon) settings;

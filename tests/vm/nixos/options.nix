@@ -20,7 +20,23 @@ in
     settings = option (types.attrsOf types.anything) { };
   };
 
+  options.services.openssh.enable = option types.bool false;
+
   config = {
+    # nixos/modules/services/networking/ssh/sshd.nix
+    systemd.services.sshd = mkIf config.services.openssh.enable {
+      description = "SSH Daemon";
+      wantedBy = [ "multi-user.target" ];
+      after = [ "network.target" ];
+      serviceConfig = {
+        Type = "notify-reload";
+        Restart = "always";
+        KillMode = "process";
+        RuntimeDirectory = "sshd";
+        ExecStart = "/usr/sbin/sshd -D";
+      };
+    };
+
     # nixos/modules/services/continuous-integration/gitlab-runner/runner.nix
     systemd.services.gitlab-runner = mkIf config.services.gitlab-runner.enable {
       description = "Gitlab Runner";

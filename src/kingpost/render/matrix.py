@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Final
 
+from kingpost.render.layout import MATRIX
 from kingpost.topology.places import Dialer
 
 if TYPE_CHECKING:
@@ -92,6 +93,11 @@ def _row(route: Route, needs: list[str]) -> Row:
     return Row(
         route.context, str(route.dialer), route.service, route.url, route.via, route.reason, route.fix, why
     )
+
+
+def render_matrix(platform: Platform) -> dict[str, str]:
+    """Give matrix.md by its path."""
+    return {MATRIX: matrix_md(platform)}
 
 
 def matrix_md(platform: Platform) -> str:

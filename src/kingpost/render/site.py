@@ -2,54 +2,71 @@
 
 from __future__ import annotations
 
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 from kingpost import __version__
+from kingpost.base.beside import beside
 from kingpost.render import layout
 from kingpost.render.attic_config import render_attic
 from kingpost.render.audits import render_audits
 from kingpost.render.environment import templates
 from kingpost.render.gitlab_ci import render_pipelines
 from kingpost.render.kubernetes import render_clusters
-from kingpost.render.matrix import matrix_md
+from kingpost.render.matrix import render_matrix
 from kingpost.render.nix_conf import render_contexts
 from kingpost.render.nix_files import render_nix
 from kingpost.render.runner_config import render_runners
 from kingpost.render.tree import Tree
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from kingpost.topology.loader import Loaded
     from kingpost.topology.platform import Platform
 
 _LAYERS: Final = ("base", "topology", "render")
+FLEET: Final = 50
+"""From so many hosts on, a second process is worth its start."""
+
+_Renderer: TypeAlias = "Callable[[Platform], dict[str, str]]"
 
 
-def render_site(platform: Platform) -> dict[str, str]:
+_HERE: Final[tuple[_Renderer, ...]] = (
+    render_runners,
+    render_contexts,
+    render_pipelines,
+    render_clusters,
+    render_audits,
+    render_matrix,
+)
+_BESIDE: Final[tuple[_Renderer, ...]] = (render_nix, render_attic)
+"""What a second process renders of a fleet: about half of the work that is left beside the checks."""
+
+
+def render_site(platform: Platform, check: Callable[[], None] = lambda: None) -> dict[str, str]:
     """Give every rendered file but the manifest, by its path; the same for the same topology, byte for byte.
 
     Args:
         platform: Of a topology that passes its checks.
+        check: What raises when it does not; of a fleet it runs while the first files are rendered.
 
     """
-    return {
-        **render_nix(platform),
-        **render_attic(platform),
-        **render_runners(platform),
-        **render_contexts(platform),
-        **render_pipelines(platform),
-        **render_clusters(platform),
-        **render_audits(platform),
-        layout.MATRIX: matrix_md(platform),
-    }
+    with beside(partial(_rendered, platform, _BESIDE), worth=len(platform.topology.hosts) >= FLEET) as others:
+        check()
+        return _rendered(platform, _HERE) | others()
 
 
-def site_tree(loaded: Loaded, platform: Platform) -> Tree:
-    """Give the whole tree, with what its manifest says about its origin."""
-    return Tree(render_site(platform), loaded.digest, __version__, inputs_of(loaded))
+def _rendered(platform: Platform, renderers: Iterable[_Renderer]) -> dict[str, str]:
+    return {path: text for render in renderers for path, text in render(platform).items()}
+
+
+def site_tree(loaded: Loaded, platform: Platform, check: Callable[[], None] = lambda: None) -> Tree:
+    """Give the whole tree, with what its manifest says about its origin; see `render_site`."""
+    files = render_site(platform, check)
+    return Tree(files, loaded.digest, __version__, inputs_of(loaded))
 
 
 def inputs_of(loaded: Loaded) -> str:

@@ -12,7 +12,7 @@ from kingpost.topology.platform import Platform
 
 
 def platform() -> Platform:
-    return Platform(Topology.model_validate(tomllib.loads(fleet(site.FLEET))))
+    return Platform(Topology.model_validate(tomllib.loads(fleet(50))))
 
 
 @pytest.fixture(autouse=True)

@@ -53,20 +53,8 @@ def declared_cache(platform: Platform, cache: str, context: str) -> Declared:
             fix=use.route.fix or "run `kingpost explain`",
         )
     keys = (use.public_key,) if use.public_key else ()
-    upstreams = tuple(_upstreams(platform, place.id, ref))
+    upstreams = platform.upstreams(place.id, ref)
     return Declared(use.url, keys, upstreams, tuple(_token_files(platform, ref)))
-
-
-def _upstreams(platform: Platform, context: str, ref: CacheRef) -> Iterator[str]:
-    """Give the caches whose keys `attic push` leaves out."""
-    topology = platform.topology
-    names = topology.attic[ref.server].caches[ref.cache].upstream_keys if ref.kind == "attic" else ()
-    for other in topology.all_caches.values():
-        if other == ref:
-            continue
-        use = platform.cache_use(context, Dialer.CLIENT, other)
-        if use.url and use.public_key and use.public_key.partition(":")[0] in names:
-            yield use.url
 
 
 def _token_files(platform: Platform, ref: CacheRef) -> Iterator[Path]:

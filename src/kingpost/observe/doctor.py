@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
-import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
@@ -12,7 +10,9 @@ from typing import TYPE_CHECKING, Any, Final
 from kingpost.base.errors import KingpostError
 from kingpost.base.process import run
 from kingpost.observe import doctor_codes as codes
+from kingpost.observe.dropping import visiting
 from kingpost.observe.executors.interface import Executor, NoWay
+from kingpost.observe.executors.ssh import raise_if_dropped
 from kingpost.observe.inside import route_probe
 from kingpost.observe.judge import Expectation, judge
 from kingpost.topology.names import CacheRef, resolve_cache
@@ -27,20 +27,6 @@ if TYPE_CHECKING:
 
 TIMEOUT: Final = 5.0
 """Seconds for a connection or an answer; a firewall that drops costs this much once per route."""
-
-
-COMES_BACK: Final = 5.0
-"""Seconds until a connection that dropped is tried once more."""
-
-SSH_FAILED: Final = 255
-DROP: Final = re.compile(
-    r"closed by remote host|Connection reset|Broken pipe|client_loop: send disconnect", re.IGNORECASE
-)
-"""What ssh says of a connection that was there and broke (ssh(1), packet.c); refusals and time-outs differ."""
-
-
-class DroppedError(KingpostError):
-    """A connection that was there broke."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,17 +119,9 @@ def _from_inside(
             (item, codes.NOT_ENTERED.verdict(item.subject, way.reason, remedy=way.fix or None))
             for item in expected
         ]
-    dropped: list[tuple[Expectation, Verdict]] = []
+    targets = [_target(item, walk) for item in expected]
     try:
-        targets = [_target(item, walk) for item in expected]
-        try:
-            answers = visit(way, targets, walk.timeout)
-        except DroppedError:
-            # As when a switch restarts tailscaled or sshd: it is back in a moment, or it is a failure.
-            time.sleep(COMES_BACK)
-            answers = visit(way, targets, walk.timeout)
-            summary = f"{way.describe()}: the connection dropped, and a new one worked after {COMES_BACK:g} s"
-            dropped = [(expected[0], codes.DROPPED.verdict(f"{context.id} {dialer}", summary))]
+        answers, dropped = visiting(way, f"{context.id} {dialer}", lambda: visit(way, targets, walk.timeout))
     except KingpostError as error:
         summary = f"{way.describe()}: {error.what}"
         evidence = {"way": way.describe(), "why": error.why}
@@ -151,7 +129,7 @@ def _from_inside(
     judged = [
         (item, verdict) for item, seen in zip(expected, answers, strict=True) for verdict in judge(item, seen)
     ]
-    return [*dropped, *judged]
+    return [*((expected[0], verdict) for verdict in dropped), *judged]
 
 
 def _target(item: Expectation, walk: Walk) -> dict[str, Any]:
@@ -170,7 +148,8 @@ def visit(way: Executor, targets: list[dict[str, Any]], timeout: float) -> list[
     """Run the probe inside a context and give what it saw, one document per target.
 
     Raises:
-        CommandError, CannotLookError: The context could not be entered.
+        DroppedError: The connection broke.
+        KingpostError: The context could not be entered.
 
     """
     script = route_probe({"timeout": timeout, "targets": targets})
@@ -178,9 +157,9 @@ def visit(way: Executor, targets: list[dict[str, Any]], timeout: float) -> list[
     try:
         results = json.loads(done.stdout)["results"]
     except (ValueError, KeyError, TypeError):
+        raise_if_dropped(way, done)
         last = (done.stderr.strip() or done.stdout.strip() or f"exit code {done.returncode}").splitlines()[-1]
-        kind = DroppedError if done.returncode == SSH_FAILED and DROP.search(last) else KingpostError
-        raise kind("the probe gave no answer", where=way.describe(), why=last[:500]) from None
+        raise KingpostError("the probe gave no answer", where=way.describe(), why=last[:500]) from None
     return list(results)
 
 

@@ -57,10 +57,41 @@ ROUTE_NAME: Final = Code(
     remedy="use the derived URL: it has an address wherever names do not resolve; deploy the rendered config.toml",
 )  # fmt: skip
 ROUTE_TLS: Final = Code(
-    "KP-ROUTE-TLS", Status.FAILED, "TLS failed",
-    "The connection is there, and the TLS handshake fails.",
-    cause="A certificate that this context does not trust or that is for another name, or plain HTTP on the port.",
-    remedy="check the certificate's names and the context's CA bundle (`NIX_SSL_CERT_FILE`)",
+    "KP-ROUTE-TLS", Status.FAILED, "TLS is refused",
+    "The connection is there, and the server ends the TLS handshake.",
+    cause="No protocol or cipher in common, a name (SNI) that the server does not serve, or a proxy without a backend.",
+    told_apart="No certificate was judged: KP-TLS-UNTRUSTED, KP-TLS-EXPIRED and KP-TLS-NAME say what one lacks.",
+    remedy="`openssl s_client -connect HOST:PORT -servername HOST` from the context; then the server's or proxy's log",
+)  # fmt: skip
+TLS_UNTRUSTED: Final = Code(
+    "KP-TLS-UNTRUSTED", Status.FAILED, "a certificate that nobody here trusts",
+    "The server's certificate is self-signed, or of an authority that this context does not know.",
+    cause="An authority of one's own whose certificate is not installed here, or a proxy that intercepts.",
+    told_apart="The same server is trusted elsewhere: contexts have CA bundles of their own, a container its image's.",
+    remedy="install the authority in this context: `security.pki.certificateFiles` on a host, NIX_SSL_CERT_FILE and "
+    "the image's bundle in a container",
+)  # fmt: skip
+TLS_EXPIRED: Final = Code(
+    "KP-TLS-EXPIRED", Status.FAILED, "a certificate that is not valid now",
+    "The server's certificate has expired, or is not valid yet.",
+    cause="Its renewal failed, the server was not reloaded after it, or the clock here is wrong.",
+    told_apart="`date -u` in the context: a wrong clock makes every certificate so.",
+    remedy="renew it and reload the server (`systemctl list-timers 'acme-*'`), or set the clock",
+)  # fmt: skip
+TLS_NAME: Final = Code(
+    "KP-TLS-NAME", Status.FAILED, "a certificate for another name",
+    "The server's certificate is trusted, and is for other names than the URL's.",
+    cause="The URL has an address or an alias where the certificate has the public name, or a proxy serves its "
+    "default site.",
+    told_apart="KP-ROUTE-OTHER-SERVICE: the handshake works, and what answers is another service.",
+    remedy="use a name that is in the certificate as the service's URL, or issue one for this name",
+)  # fmt: skip
+ROUTE_SCHEME: Final = Code(
+    "KP-ROUTE-SCHEME", Status.FAILED, "http where https is spoken, or the reverse",
+    "The URL says https and the port answers plain HTTP, or says http and the port speaks TLS.",
+    cause="A server without a proxy in front of it, a proxy's other port, or a URL with the wrong scheme.",
+    told_apart="Both were tried: the other scheme gets an answer on the same port.",
+    remedy="correct the scheme or the port of the URL in the topology, generate and deploy",
 )  # fmt: skip
 ROUTE_OTHER: Final = Code(
     "KP-ROUTE-OTHER-SERVICE", Status.FAILED, "another service answers",
@@ -134,10 +165,22 @@ REDIRECT_LOST: Final = Code(
     remedy="configure an endpoint that every reader reaches: the rendered atticd.toml has one",
 )  # fmt: skip
 DROPPED: Final = Code(
-    "KP-CONTEXT-DROPPED", Status.EXPECTED, "the ssh connection dropped and came back",
-    "The connection to the host broke in the middle, and a new one worked a moment later.",
-    cause="A switch restarts tailscaled or sshd: each tunnel drops once and comes back.",
-    told_apart="A host that stays away is KP-CONTEXT-NOT-ENTERED.",
+    "KP-CONTEXT-DROPPED", Status.EXPECTED, "the ssh connection dropped during a switch",
+    "The connection to the host broke in the middle, and a new one worked a moment later; the host was switching to "
+    "another system.",
+    cause="A switch restarts tailscaled, the network or sshd: what goes over them drops once and comes back.",
+    told_apart="The host says so: switch-to-configuration's lock is held, its unit runs, or /run/current-system has "
+    "just been replaced. Otherwise it is KP-CONTEXT-UNSTABLE; a host that stays away is KP-CONTEXT-NOT-ENTERED.",
+    remedy="nothing; but never run a switch in a session that goes over what it restarts: in a unit of its own, as "
+    "`nixos-rebuild --target-host` does",
+)  # fmt: skip
+UNSTABLE: Final = Code(
+    "KP-CONTEXT-UNSTABLE", Status.FAILED, "the ssh connection drops",
+    "The connection to the host broke in the middle, and a new one worked a moment later, without any switch there.",
+    cause="A network that loses packets, a session or daemon that was killed (for memory, for example), a restart by "
+    "hand, or a host that was booted anew.",
+    told_apart="KP-CONTEXT-DROPPED: a switch ran on the host. The evidence names units that were started meanwhile.",
+    remedy="`journalctl -u sshd -u tailscaled -e` on the host, and `kingpost pressure` for what was killed",
 )  # fmt: skip
 NOT_ENTERED: Final = Code(
     "KP-CONTEXT-NOT-ENTERED", Status.SKIPPED, "the context was not entered",

@@ -22,6 +22,7 @@ from kingpost.observe import (
     drift_units,
 )
 from kingpost.observe.drift_items import Visit
+from kingpost.observe.dropping import visiting
 from kingpost.observe.executors.interface import NoWay
 from kingpost.observe.looking import Question, answer_to, look
 from kingpost.render.nix_hosts import by_host
@@ -112,11 +113,12 @@ def ask(visit: Visit, entrance: Entrance) -> tuple[Visit, list[Verdict]]:
     if visit.on.runners:
         asked.append(Question("runner version", _RUNNER_VERSION))
     try:
-        answered = replace(visit, answers=look(way, asked))
+        answers, dropped = visiting(way, name, lambda: look(way, asked))
     except KingpostError as error:
         evidence = {"way": way.describe(), "why": error.why}
         return visit, [doctor_codes.NOT_ENTERED.verdict(name, f"{way.describe()}: {error.what}", evidence)]
-    return answered, [verdict for kind in KINDS for verdict in kind.judge(answered)]
+    answered = replace(visit, answers=answers)
+    return answered, [*dropped, *(verdict for kind in KINDS for verdict in kind.judge(answered))]
 
 
 def _known(visits: list[Visit], scope: Scope) -> drift_runners.Known:

@@ -16,6 +16,11 @@ if TYPE_CHECKING:
 Seen = Mapping[str, Any]
 
 CONNECT_CODES: Final = {"refused": codes.ROUTE_REFUSED, "timeout": codes.ROUTE_TIMEOUT}
+TLS_CODES: Final = {
+    "untrusted": codes.TLS_UNTRUSTED, "expired": codes.TLS_EXPIRED, "name": codes.TLS_NAME,
+    "plain": codes.ROUTE_SCHEME, "secure": codes.ROUTE_SCHEME,
+}  # fmt: skip
+"""By why the handshake failed, as `inside/route.py` and `inside/route.sh` name it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +75,7 @@ def _lost(seen: Seen) -> tuple[Code, str] | None:
         code = CONNECT_CODES.get(kind, codes.ROUTE_UNREACHABLE)
         return code, str(connect.get("text") or kind)
     if error := seen.get("tls", {}).get("error"):
-        return codes.ROUTE_TLS, f"TLS: {error}"
+        return TLS_CODES.get(seen["tls"].get("kind", ""), codes.ROUTE_TLS), f"TLS: {str(error)[:300]}"
     broken = seen.get("requests", {}).get("anonymous", {})
     if "error" in broken:
         code = codes.ROUTE_TIMEOUT if broken["error"] == "timeout" else codes.ROUTE_OTHER

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 from kingpost.base.errors import KingpostError
 from kingpost.base.process import run
+from kingpost.observe.executors.ssh import raise_if_dropped
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -98,6 +99,7 @@ def look(way: Executor, questions: Iterable[Question], *, timeout: float = 120) 
     """Ask everything in one visit; gives the answers by the questions' ids.
 
     Raises:
+        DroppedError: The connection broke before all was answered.
         KingpostError: The host could not be entered, or stopped answering.
 
     """
@@ -110,6 +112,8 @@ def look(way: Executor, questions: Iterable[Question], *, timeout: float = 120) 
         check=False,
     )
     answers = parse(done.stdout, mark)
+    if len(answers) < len(asked):
+        raise_if_dropped(way, done)
     if asked and not answers:
         last = (done.stderr.strip() or f"exit code {done.returncode}").splitlines()[-1]
         raise KingpostError("the host gave no answer", where=way.describe(), why=last[:500])

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 from kingpost.base.errors import CannotLookError, KingpostError, UsageError
 from kingpost.observe import doctor_codes, pressure_disk, pressure_kills, pressure_memory
 from kingpost.observe import pressure_codes as codes
+from kingpost.observe.dropping import visiting
 from kingpost.observe.executors.interface import NoWay
 from kingpost.observe.looking import look
 from kingpost.observe.oom_log import hosts, kills
@@ -64,11 +65,12 @@ def _host(on: OnHost, entrance: Entrance, scope: Scope) -> list[Verdict]:
         *pressure_disk.questions(on, entrance.docker, dead=scope.dead),
     ]
     try:
-        answers = look(way, asked, timeout=600)
+        answers, dropped = visiting(way, on.name, lambda: look(way, asked, timeout=600))
     except KingpostError as error:
         evidence = {"way": way.describe(), "why": error.why}
         return [doctor_codes.NOT_ENTERED.verdict(on.name, f"{way.describe()}: {error.what}", evidence)]
     return [
+        *dropped,
         *pressure_kills.judge(on, answers),
         *pressure_memory.judge(on, answers),
         *pressure_disk.judge(on, answers, dead=scope.dead),

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from functools import lru_cache
+from typing import TYPE_CHECKING
 
 from kingpost.render import layout
 from kingpost.render.attic_settings import attic_settings, database_in_secret
+from kingpost.render.comments import comment
 from kingpost.render.nix_conf import runs_nix
 from kingpost.render.pushing import pushes_from
 from kingpost.render.secret_files import secret_path
@@ -13,8 +15,10 @@ from kingpost.render.toml_text import toml
 from kingpost.topology.places import Dialer
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from kingpost.topology.places import Context
-    from kingpost.topology.platform import Platform
+    from kingpost.topology.platform import Platform, PushRoute
 
 
 def render_attic(platform: Platform) -> dict[str, str]:
@@ -50,34 +54,44 @@ def client_toml(platform: Platform, context: Context) -> str | None:
     It holds no token. Where the topology says which file holds one, `token-file` names it; elsewhere
     `attic login` adds it.
     """
-    servers: dict[str, dict[str, Any]] = {}
-    for name in _servers(platform, context):
+    pushes = pushes_from(platform, context.runner)
+    servers = []
+    for name in _servers(platform, context, pushes):
         route = platform.route(context.id, Dialer.CLIENT, f"attic:{name}")
-        if route.url is None:
-            continue
-        servers[name] = {"endpoint": f"{route.url}/"}
-        if secret := token_secret(platform, context, name):
-            servers[name]["token-file"] = secret_path(secret, platform.topology.secrets[secret])
+        if route.url is not None:
+            secret = token_secret(platform, pushes, name)
+            path = secret_path(secret, platform.topology.secrets[secret]) if secret else None
+            servers.append((name, f"{route.url}/", path))
     if not servers:
         return None
-    comments = [f"Attic's client in {context.id}, rendered by kingpost: change the topology instead."]
-    return toml(comments, {"default-server": next(iter(servers)), "servers": servers})
+    said = f"Attic's client in {context.id}, rendered by kingpost: change the topology instead."
+    return f"{comment(said)}\n{_client(tuple(servers))}"
 
 
-def _servers(platform: Platform, context: Context) -> list[str]:
+@lru_cache(1024)  # most hosts dial the same servers at the same addresses
+def _client(servers: tuple[tuple[str, str, str | None], ...]) -> str:
+    """Give the client's settings for servers, each with its endpoint and the file of its token."""
+    tables = {
+        name: {"endpoint": endpoint, **({"token-file": path} if path else {})}
+        for name, endpoint, path in servers
+    }
+    return toml([], {"default-server": servers[0][0], "servers": tables})
+
+
+def _servers(platform: Platform, context: Context, pushes: Sequence[PushRoute]) -> list[str]:
     """Give the servers that a context has to do with: it reads from them, or pushes to them."""
     read = [use.ref.server for use in platform.cache_uses(context.id) if use.ref.kind == "attic"]
-    pushed = [push.ref.server for push in pushes_from(platform, context.runner) if push.ref.kind == "attic"]
+    pushed = [push.ref.server for push in pushes if push.ref.kind == "attic"]
     return list(dict.fromkeys([*pushed, *read]))
 
 
-def token_secret(platform: Platform, context: Context, server: str) -> str | None:
-    """Give the secret whose file is a context's token for a server, as a push from there declares it.
+def token_secret(platform: Platform, pushes: Sequence[PushRoute], server: str) -> str | None:
+    """Give the secret whose file is a context's token for a server, as one of its pushes declares it.
 
     Attic's client reads a bare token from `token-file`, so a secret of format `env` is none.
     """
     secrets = platform.topology.secrets
-    for push in pushes_from(platform, context.runner):
+    for push in pushes:
         secret = push.push.token.secret
         if push.ref.service == f"attic:{server}" and secret in secrets and secrets[secret].format == "raw":
             return secret

@@ -1,7 +1,8 @@
 """Rows against names: which registered paths are not on disk, and which names on disk have no row.
 
 Made for millions of paths: SQLite joins the paths of many rows into one value while the kernel lists the
-directory, then sets of bytes are subtracted. No Python object is made per row but the name itself.
+directory, then that is cut at the store's directory and subtracted from the names. No Python object is made per
+row but the name itself.
 """
 
 from __future__ import annotations
@@ -11,42 +12,43 @@ import queue
 import re
 import threading
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
-from .database import MalformedError, connect
 from .interface import BASE_NAME
 
 if TYPE_CHECKING:
+    import sqlite3
     from collections.abc import Iterator
 
     from .interface import StoreRoot
 
-    # rows, path before the first, last path, joined names, how many are odd
-    _Chunk = tuple[int, bytes, bytes, bytes, int]
-
-_ROWS = 100_000  # in one joined value: some eight megabytes
+_IDS = 100_000  # in one joined value: some eight megabytes
+_LEAST_ID = -(2**63)
 _NAME_BYTES = b"0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ+-._?="
 _HASH_BYTES = b"0123456789abcdfghijklmnpqrsvwxyz"
+_HEAD = 33  # hash part and dash
+_MOST_NAME = _HEAD + 211
 OURS_AND_NIXS = frozenset({b".links", b".store-fix"})  # names in the store that are no paths and belong there
 PLAIN_NAME = re.compile(BASE_NAME.pattern.encode())
 
-# In the order of the index on path, which is smaller than the table. Odd rows are those that can be no path; that
-# a row is below the store's directory follows from the first and the last of a range.
-_FIRST = "select cast(min(path) as blob) from ValidPaths where path > cast(? as text)"
-_LAST = """
-select coalesce(
-    (select cast(path as blob) from ValidPaths where path > cast(? as text) order by path limit 1 offset {rows}),
-    (select cast(max(path) as blob) from ValidPaths))
-"""
-_JOINED = """
-select count(*), cast(group_concat(substr(path, {start}), char(0)) as blob),
-    sum(substr(path, {dash}, 1) != '-' or length(path) not between {shortest} and {longest})
-from (select path from ValidPaths where path > cast(? as text) and path <= cast(? as text) order by path)
-"""
-_SINGLE = """
-select cast(path as blob) from ValidPaths
-where path > cast(? as text) and path <= cast(? as text) order by path
-"""
+# In the order of the table, which is read once for everything that a scan wants of it: a path cannot begin with
+# anything but the store's directory without giving other pieces when it is cut there.
+_FIRST = "select min(id) from ValidPaths where id > ?"
+_BAD_HASH = "(length(hash) != 71 or hash not between 'sha256:' and 'sha256;')"
+_JOINED = f"""
+select count(*), cast(group_concat(path, '/') as blob), count(*) filter (where {_BAD_HASH}), max(registrationTime)
+from ValidPaths not indexed where id between ? and ?
+"""  # noqa: S608 -- constants
+_SINGLE = "select cast(path as blob) from ValidPaths where id between ? and ?"
+_UNHASHED = f"select id, path from ValidPaths where id between ? and ? and {_BAD_HASH}"  # noqa: S608 -- constants
+
+
+class Span(NamedTuple):
+    """A range of ids, ends included, and the latest registration in it, in seconds since the epoch."""
+
+    first: int
+    last: int
+    newest: int
 
 
 @dataclass
@@ -55,24 +57,37 @@ class Comparison:
 
     Attributes:
         rows: Number of rows.
+        names: Number of names on disk, without those that are no paths and belong there.
         lost: Base names that have a row and are not on disk, sorted.
         unregistered: Names on disk without a row, whatever they are.
         invalid: Whole paths of rows that can be no path of this store: another prefix, an empty name.
+        unhashed: Rows without a usable hash: id to path.
+        spans: All rows, by when they were registered.
 
     """
 
     rows: int = 0
+    names: int = 0
     lost: list[bytes] = field(default_factory=list)
     unregistered: set[bytes] = field(default_factory=set)
     invalid: list[bytes] = field(default_factory=list)
+    unhashed: dict[int, str] = field(default_factory=dict)
+    spans: list[Span] = field(default_factory=list)
+
+
+class _Chunk(NamedTuple):
+    span: Span
+    rows: int
+    joined: bytes
+    unhashed: int
 
 
 class _Reader(threading.Thread):
     """Reads joined rows ahead in a thread of its own; SQLite works without Python's lock."""
 
-    def __init__(self, store: StoreRoot) -> None:
+    def __init__(self, connection: sqlite3.Connection) -> None:
         super().__init__(daemon=True)
-        self._store = store
+        self._connection = connection
         self._chunks: queue.Queue[_Chunk | None] = queue.Queue(3)
         self._error: BaseException | None = None
         self._ended = False
@@ -86,29 +101,15 @@ class _Reader(threading.Thread):
             self._chunks.put(None)
 
     def _read(self) -> None:
-        prefix = os.fsencode(self._store.store_dir + "/")
-        length = len(self._store.store_dir) + 1
-        statement = _JOINED.format(
-            start=length + 1, dash=length + 33, shortest=length + 34, longest=length + 33 + 211
-        )
-        connection = connect(self._store.database)
-        try:
-            before = b""
-            while not self._ended:
-                first = connection.execute(_FIRST, (before,)).fetchone()[0]
-                if first is None:
-                    return
-                last = connection.execute(_LAST.format(rows=_ROWS - 1), (before,)).fetchone()[0]
-                count, joined, odd = connection.execute(statement, (before, last)).fetchone()
-                if last <= before or not count:
-                    raise MalformedError(
-                        "the index of paths is out of order", where=str(self._store.database)
-                    )
-                odd += not (first.startswith(prefix) and last.startswith(prefix))
-                self._chunks.put((count, before, last, joined, odd))
-                before = last
-        finally:
-            connection.close()
+        last = _LEAST_ID
+        while not self._ended:
+            first = self._connection.execute(_FIRST, (last,)).fetchone()[0]
+            if first is None:
+                return
+            last = min(first + _IDS - 1, -(_LEAST_ID + 1))
+            count, joined, bad, newest = self._connection.execute(_JOINED, (first, last)).fetchone()
+            span = Span(first, last, newest if isinstance(newest, int) else 0)
+            self._chunks.put(_Chunk(span, count, joined or b"", bad))
 
     def chunks(self) -> Iterator[_Chunk]:
         """Give what was read; raises what went wrong in the thread."""
@@ -130,58 +131,72 @@ class _Reader(threading.Thread):
             raise self._error
 
 
-def compare(store: StoreRoot) -> Comparison:
+def compare(store: StoreRoot, connection: sqlite3.Connection) -> Comparison:
     """Compare all rows with all names of the store directory.
+
+    What is registered or deregistered meanwhile may show as a difference: the caller looks again at each.
+
+    Args:
+        store: The store.
+        connection: Its database, in a read transaction that began before this: then what is registered was on
+            disk before the directory was listed.
 
     Raises:
         OSError: The directory cannot be read.
-        sqlite3.DatabaseError, StoreFixError: The database cannot be read to its end.
+        sqlite3.DatabaseError: The database cannot be read to its end.
 
     """
-    reader = _Reader(store)
+    reader = _Reader(connection)
     reader.start()
     result = Comparison()
     chunks = reader.chunks()
+    prefix = os.fsencode(store.store_dir + "/")
     try:
         names = set(os.listdir(os.fsencode(store.real_store)))
-        for count, before, last, joined, odd in chunks:
-            result.rows += count
-            here = joined.split(b"\0")
-            if odd or len(here) != count or not _all_plain(joined, here):
-                here = _valid_only(store, before, last, result)
-            some = set(here)
-            result.lost.extend(some - names)
-            names -= some
+        names -= OURS_AND_NIXS
+        result.names = len(names)
+        for chunk in chunks:
+            result.rows += chunk.rows
+            result.spans.append(chunk.span)
+            if chunk.unhashed:
+                result.unhashed.update(connection.execute(_UNHASHED, chunk.span[:2]))
+            here = _plain(chunk, prefix)
+            if here is None:
+                here = _valid_only(connection, chunk.span, prefix, result)
+            if not names.issuperset(here):
+                result.lost += [name for name in here if name not in names]
+            names.difference_update(here)
     finally:
         chunks.close()  # type: ignore[attr-defined]  # it is a generator
-    names -= OURS_AND_NIXS
     result.unregistered = names
     result.lost.sort()
     return result
 
 
-def _all_plain(joined: bytes, names: list[bytes]) -> bool:
-    """Tell whether every name is made of the right characters, with few calls for many names.
+def _plain(chunk: _Chunk, prefix: bytes) -> list[bytes] | None:
+    """Cut joined paths into base names, with few calls for many; None if one of them may be no path."""
+    joined, count = chunk.joined, chunk.rows
+    names = joined.split(b"/" + prefix)
+    if len(names) != count or not joined.startswith(prefix) or b"-." in joined:
+        return None
+    names[0] = names[0][len(prefix) :]
+    others = count * len(prefix.translate(None, _NAME_BYTES)) + count - 1
+    if len(joined.translate(None, _NAME_BYTES)) != others:
+        return None
+    lengths = set(map(len, names))
+    heads = b"".join([name[:_HEAD] for name in names])
+    if min(lengths) <= _HEAD or max(lengths) > _MOST_NAME or heads[_HEAD - 1 :: _HEAD] != b"-" * count:
+        return None
+    return names if len(heads.translate(None, _HASH_BYTES)) == count else None
 
-    Length and dash were looked at by SQLite.
-    """
-    return len(joined.translate(None, _NAME_BYTES)) == len(names) - 1 and not b"".join(
-        [name[:32] for name in names]
-    ).translate(None, _HASH_BYTES)
 
-
-def _valid_only(store: StoreRoot, before: bytes, last: bytes, result: Comparison) -> list[bytes]:
+def _valid_only(connection: sqlite3.Connection, span: Span, prefix: bytes, result: Comparison) -> list[bytes]:
     """Read a range of rows one by one; what is no path of this store goes to `result.invalid`."""
-    prefix = (store.store_dir + "/").encode()
     good = []
-    connection = connect(store.database)
-    try:
-        for (path,) in connection.execute(_SINGLE, (before, last)):
-            name = path[len(prefix) :]
-            if path.startswith(prefix) and PLAIN_NAME.fullmatch(name):
-                good.append(name)
-            else:
-                result.invalid.append(path)
-    finally:
-        connection.close()
+    for (path,) in connection.execute(_SINGLE, span[:2]):
+        name = path[len(prefix) :]
+        if path.startswith(prefix) and PLAIN_NAME.fullmatch(name):
+            good.append(name)
+        else:
+            result.invalid.append(path)
     return good

@@ -7,6 +7,7 @@ Text may be any bytes: it is decoded with surrogateescape, and rows are found by
 from __future__ import annotations
 
 import sqlite3
+from itertools import islice
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
@@ -54,6 +55,7 @@ create table if not exists DerivationOutputs (
 create index if not exists IndexDerivationOutputs on DerivationOutputs(path);
 """
 
+_TRIES = 20  # to begin several transactions with no write between them
 _BATCH = 500  # bound variables in one statement; SQLite before 3.32 allows 999
 
 
@@ -93,6 +95,56 @@ def connect(path: Path, *, write: bool = False, wait: float = 30) -> sqlite3.Con
     except sqlite3.DatabaseError as error:
         raise _explained(error, path) from error
     return connection
+
+
+def same_state(path: Path, count: int) -> list[sqlite3.Connection]:
+    """Open a database several times for reading, each in a read transaction that sees the same state.
+
+    Another process may write at any moment, so the transactions are begun again until nothing was written between
+    the first and the last. Where somebody writes all the time, the same connection is given several times:
+    threads then take turns.
+
+    Raises:
+        CannotLookError, MalformedError: As `connect`.
+        sqlite3.DatabaseError: It cannot be read.
+
+    """
+    opened: list[sqlite3.Connection] = []
+    try:
+        while len(opened) < count:
+            opened.append(connect(path))
+        for _ in range(_TRIES):
+            before = _state(path)
+            for connection in opened:
+                connection.execute("begin")
+                connection.execute("select 1 from ValidPaths limit 1").fetchone()
+            if _state(path) == before:
+                return opened
+            for connection in opened:
+                connection.execute("rollback")
+        opened[0].execute("begin")
+    except BaseException:
+        for connection in opened:
+            connection.close()
+        raise
+    for connection in opened[1:]:
+        connection.close()
+    return opened[:1] * count
+
+
+def _state(path: Path) -> tuple[bytes, bytes]:
+    """Give bytes that change with every transaction that ends.
+
+    With a write-ahead log these are the first header of its index, else the file's own change counter
+    (source: sqlite.org/walformat.html, "The WAL-Index File Format"; sqlite.org/fileformat2.html).
+    """
+    try:
+        with path.with_name(path.name + "-shm").open("rb") as file:
+            index = file.read(48)
+    except OSError:
+        index = b""
+    with path.open("rb") as file:
+        return index, file.read(28)[24:]
 
 
 def _open(uri: str, wait: float) -> sqlite3.Connection:
@@ -171,6 +223,19 @@ def paths_of(connection: sqlite3.Connection, ids: Iterable[int]) -> dict[int, st
         query = f"select id, path from ValidPaths where id in ({marks(batch)})"  # noqa: S608 -- only marks
         found.update(connection.execute(query, batch))
     return found
+
+
+def rows_of(connection: sqlite3.Connection, paths: Iterable[bytes]) -> dict[bytes, int]:
+    """Give the ids of paths; those without a row are left out."""
+    found: dict[bytes, int] = {}
+    todo = iter(paths)
+    while True:
+        batch = list(islice(todo, _BATCH))
+        if not batch:
+            return found
+        wanted = ",".join(["cast(? as text)"] * len(batch))
+        query = f"select cast(path as blob), id from ValidPaths where path in ({wanted})"  # noqa: S608 -- only marks
+        found.update(connection.execute(query, batch))
 
 
 def infos_of(connection: sqlite3.Connection, ids: Iterable[int]) -> dict[int, PathInfo]:

@@ -92,6 +92,7 @@ class _Decision:
         self._actions: list[Action] = []
         self._left: list[Left] = []
         self._needed: set[str] | None = None
+        self._ghosts_left: set[int] = set()
 
     def made(self, mark: str) -> Plan:
         """Give the plan."""
@@ -199,6 +200,7 @@ class _Decision:
                           loses=f"one reference of {info.path}")  # fmt: skip
             else:
                 fix = f"name a machine that has it (--from ssh://HOST), or give up: --allow-cut {info.path}"
+                self._ghosts_left.add(damaged.row)
                 self._left.append(Left(info.path, f"refers to {damaged.path}: {why}", fix, damaged.needed_by))
 
     def _new_paths(self) -> None:
@@ -267,9 +269,20 @@ class _Decision:
                       "its registration; a garbage collection would have removed it too")  # fmt: skip
 
     def _forget(self) -> None:
-        """Delete rows that belong to nothing."""
+        """Delete rows that belong to nothing.
+
+        A row that is not there, is needed, and is left may come back: nothing else says what it refers to, and
+        without that it would look dead.
+        """
         keys = self._scan.keys
-        tables = (("Refs", keys.orphan_references), ("DerivationOutputs", keys.orphan_outputs), *keys.others)
+        kept = self._graph.references_of(self._ghosts_left)
+        if kept:
+            self._left.append(Left("table Refs", f"{kept} rows say what paths refer to that are needed and whose own "
+                                   "row is lost", "mend or give up the paths that refer to them"))  # fmt: skip
+        if keys.orphan_references > kept:
+            self._add(plans.FORGET, "Refs", f"{keys.orphan_references - kept} rows belong to no registered path",
+                      others=tuple(f"row {row}" for row in sorted(self._ghosts_left)) if kept else ())  # fmt: skip
+        tables = (("DerivationOutputs", keys.orphan_outputs), *keys.others)
         for table, count in tables:
             if count:
                 self._add(plans.FORGET, table, f"{count} rows belong to no registered path")

@@ -113,6 +113,14 @@ class Graph:
                 found.setdefault(reference, set()).add(referrer)
         return found
 
+    def references_of(self, rows: Collection[int]) -> int:
+        """Count the references that some ids have, whether they have a row or not."""
+        query = "select count(*) from Refs where referrer in ({})"
+        return sum(
+            self.connection.execute(query.format(marks(batch)), batch).fetchone()[0]
+            for batch in in_batches(rows)
+        )
+
     def closure_up(self, rows: Collection[int]) -> dict[int, int]:
         """Give everything that refers to some rows, directly or not, each with one row that it refers to.
 

@@ -14,8 +14,9 @@ from . import contents
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Collection
+    from collections.abc import Collection, Sequence
 
+    from .compare import Span
     from .interface import StoreRoot
     from .progress import Progress
 
@@ -25,10 +26,10 @@ RECENT_BYTES = 2 * 1024**3
 """Of that, the newest first, no more than so much."""
 
 _ALL = "select id, path, hash, narSize from ValidPaths order by path"
+_NEWEST = "select min(id), max(id), max(registrationTime) from ValidPaths"
 _LAST = """
-    select id, path, hash, narSize from ValidPaths
-    where registrationTime >= (select max(registrationTime) from ValidPaths) - ?
-    order by registrationTime desc, id desc
+    select id, path, hash, narSize, registrationTime from ValidPaths
+    where id between ? and ? and registrationTime >= ?
 """
 
 
@@ -55,6 +56,7 @@ def hash_contents(
     *,
     everything: bool,
     without: Collection[int],
+    spans: Sequence[Span] = (),
 ) -> Hashed:
     """Hash every path and every file of `.links`, or only the paths that were registered last.
 
@@ -64,11 +66,12 @@ def hash_contents(
         progress: Shown meanwhile.
         everything: Not only the last ones.
         without: Ids of rows that have nothing to hash.
+        spans: Where the rows are, by when they were registered; only saves time.
 
     """
     real = os.fsencode(store.real_store) + b"/"
     cut = len(store.store_dir) + 1
-    rows = connection.execute(_ALL) if everything else connection.execute(_LAST, (RECENT_SECONDS,))
+    rows = connection.execute(_ALL) if everything else _last(connection, spans)
     tasks = [
         contents.Task(row, real + os.fsencode(path[cut:]), nar_hash, size or 0)
         for row, path, nar_hash, size in rows
@@ -90,6 +93,19 @@ def hash_contents(
                 found.bad_links.append(links[-1 - wrong.key])
     found.bad_links.sort()
     return found
+
+
+def _last(connection: sqlite3.Connection, spans: Sequence[Span]) -> list[tuple[int, str, str, int | None]]:
+    """Give id, path, hash and size of the rows that were registered last, the newest first."""
+    if not spans:
+        spans = [span for span in [connection.execute(_NEWEST).fetchone()] if span[0] is not None]
+    since = max((newest for _, _, newest in spans), default=0) - RECENT_SECONDS
+    found = []
+    for first, last, newest in spans:
+        if newest >= since:
+            found += connection.execute(_LAST, (first, last, since)).fetchall()
+    found.sort(key=lambda row: (row[4], row[0]), reverse=True)
+    return [row[:4] for row in found]
 
 
 def _newest(tasks: list[contents.Task], limit: int) -> list[contents.Task]:

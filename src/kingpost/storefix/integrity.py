@@ -2,7 +2,8 @@
 
 `pragma foreign_key_check` looks up both ends of every reference, ten million look-ups on a large store. Here the
 *gaps* between the ids of ValidPaths are looked up in the indexes of Refs instead: a dangling reference can only
-be in a gap, and there are at most as many gaps as paths.
+be in a gap, and there are at most as many gaps as paths. Is anything in one of them, it is the next value of the
+index, and that has no row.
 """
 
 from __future__ import annotations
@@ -25,6 +26,9 @@ _KINDS = bytes((0, 2, 5, 10, 13))
 _PIECE = 1 << 20
 _WAL_HEADER, _FRAME_HEADER = 32, 24
 
+_NO_ROW = "not in (select id from ValidPaths)"
+_NEXT = f"(select {{column}} from {{table}} where {{column}} > {{low}} order by {{column}} limit 1) {_NO_ROW}"  # noqa: S608
+_COLUMNS = (("Refs", "reference"), ("Refs", "referrer"), ("DerivationOutputs", "drv"))
 _GAPS = """
 create temp table gap as select id as low, next as high from (
     select id, coalesce(lead(id) over (order by id), 9223372036854775807) as next from ValidPaths
@@ -70,6 +74,8 @@ def foreign_keys(connection: sqlite3.Connection) -> ForeignKeys:
         sqlite3.DatabaseError: The database cannot be read.
 
     """
+    if not _dangles(connection):
+        return ForeignKeys(others=_others(connection))
     connection.execute("drop table if exists temp.gap")
     connection.execute(_GAPS)
     ghosts: list[int] = []
@@ -83,6 +89,31 @@ def foreign_keys(connection: sqlite3.Connection) -> ForeignKeys:
         outputs = _count(connection, "DerivationOutputs", "drv")
     connection.execute("drop table temp.gap")
     return ForeignKeys(tuple(ghosts), references, outputs, _others(connection))
+
+
+def _dangles(connection: sqlite3.Connection) -> bool:
+    """Tell whether anything dangles; it may say so of a database that has no paths at all."""
+
+    def beyond(low: str) -> str:
+        return " or ".join(_NEXT.format(table=table, column=column, low=low) for table, column in _COLUMNS)
+
+    below_all = f"select {beyond('-9223372036854775808')}"
+    in_a_gap = (
+        f"select 1 from ValidPaths as here not indexed where here.id + 1 {_NO_ROW} "  # noqa: S608 -- constants
+        f"and ({beyond('here.id')}) limit 1"
+    )
+    return bool(connection.execute(below_all).fetchone()[0] or connection.execute(in_a_gap).fetchone())
+
+
+def counts_agree(connection: sqlite3.Connection, rows: int) -> bool:
+    """Tell whether the index on paths has as many entries as there are rows."""
+    query = "select name from pragma_index_list('ValidPaths') where origin = 'u'"
+    index = connection.execute(query).fetchone()
+    if index is None:
+        return True
+    name = index[0].replace('"', '""')
+    query = f'select count(*) from ValidPaths indexed by "{name}"'  # noqa: S608 -- quoted
+    return bool(connection.execute(query).fetchone()[0] == rows)
 
 
 def _exists(table: str, column: str) -> str:

@@ -52,7 +52,8 @@ class Action:
             unpacked if `registers` is not set.
         registers: Whether `info` replaces the row, for `fetch`.
         row: Id in the database, 0 if none.
-        others: Paths that are affected too: what becomes incomplete by `cut`.
+        others: Paths that are affected too: what becomes incomplete by `cut`, which lost rows keep their
+            references in spite of `forget` (`row 17`).
         lost: There was nothing on disk at its place.
 
     """
@@ -68,6 +69,18 @@ class Action:
     row: int = 0
     others: tuple[str, ...] = ()
     lost: bool = False
+
+    @property
+    def offered(self) -> PathInfo:
+        """Give `info`.
+
+        Raises:
+            UsageError: The plan has none: it was not made by this program.
+
+        """
+        if self.info is None:
+            raise UsageError(f"the plan does not say what {self.subject} is", fix="make a new plan")
+        return self.info
 
 
 @dataclass(frozen=True)

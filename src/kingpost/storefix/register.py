@@ -131,20 +131,35 @@ def drop(connection: sqlite3.Connection, rows: Collection[int]) -> None:
 
 
 def cut(connection: sqlite3.Connection, row: int, referrers: Sequence[str]) -> None:
-    """Take the references to a row away from some paths, and no others."""
+    """Take the references to a row away from some paths, and from rows that are not there, but from no others."""
+    connection.execute(
+        "delete from Refs where reference = ? and referrer not in (select id from ValidPaths)", (row,)
+    )
     for path in referrers:
         connection.execute(
             "delete from Refs where reference = ? and referrer = ?", (row, row_of(connection, path))
         )
 
 
-def forget(connection: sqlite3.Connection, table: str) -> None:
+def forget(connection: sqlite3.Connection, table: str, keep: Collection[int] = ()) -> None:
     """Delete the rows of a table that belong to no registered path.
 
     References *to* rows that are not there are no such rows: they belong to their referrer.
+
+    Args:
+        connection: The database, foreign keys on.
+        table: Its name.
+        keep: Of `Refs`, ids without a row whose references stay.
+
     """
     if table == "Refs":
-        connection.execute("delete from Refs where referrer not in (select id from ValidPaths)")
+        connection.execute("create temp table kept(id integer primary key)")
+        connection.executemany("insert into temp.kept values (?)", [(row,) for row in keep])
+        connection.execute(
+            "delete from Refs where referrer not in (select id from ValidPaths) "
+            "and referrer not in (select id from temp.kept)"
+        )
+        connection.execute("drop table temp.kept")
     elif table == "DerivationOutputs":
         connection.execute("delete from DerivationOutputs where drv not in (select id from ValidPaths)")
     else:

@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from kingpost.topology.guards import CHECK_MEMORY
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -58,6 +60,7 @@ def host_budget(topology: Topology, host: str) -> Budget:
             if cluster.memory_max is not None
         ),
         *_runners(topology, (host, None)),
+        *_timed_checks(topology, host),
     ]
     return Budget(declared.memory, declared.reserve, tuple(items))
 
@@ -101,6 +104,18 @@ def _runners(topology: Topology, place: Place) -> Iterator[BudgetItem]:
         what = f"runner {name}: {runner.concurrency} jobs at once"
         size = runner.concurrency * runner.memory_per_job
         yield BudgetItem(what, size, ("runners", name, "memory_per_job"))
+
+
+def _timed_checks(topology: Topology, host: str) -> Iterator[BudgetItem]:
+    """Give what audits and bucket checks by this host's timers take, which may all run at once."""
+    if "system.slice" in _limited_units(topology, (host, None)):
+        return
+    for name, audit in topology.audits.items():
+        if audit.host == host:
+            yield BudgetItem(f"audit {name}", CHECK_MEMORY, ("audits", name))
+    for name, bucket in topology.buckets.items():
+        if bucket.check and bucket.check.host == host:
+            yield BudgetItem(f"check of bucket {name}", CHECK_MEMORY, ("buckets", name, "check"))
 
 
 def _limited_units(topology: Topology, place: Place) -> set[str]:

@@ -11,6 +11,7 @@ from kingpost.topology.types import (
     AbsolutePath,
     BucketName,
     CacheName,
+    Calendar,
     Duration,
     Model,
     Name,
@@ -27,6 +28,14 @@ class BucketListener(Placement):
     """Where a self-hosted bucket's S3 server listens."""
 
 
+class BucketCheck(Model):
+    """A comparison of what a bucket's S3 server shows with what is on its disk, by a host's timer."""
+
+    host: Name = Field(description="which looks; of a self-hosted bucket the one that has its disk")
+    schedule: Calendar = Field(default="daily", description="as systemd.time(7) writes it")
+    scratch_probe: bool = Field(default=False, description="also make, use and delete a bucket of its own")
+
+
 class Bucket(Model):
     """An S3 bucket. `endpoint` is for storage that somebody else runs, `listener` for your own."""
 
@@ -41,6 +50,7 @@ class Bucket(Model):
     credentials: Name | None = Field(default=None, description="secret with AWS_ACCESS_KEY_ID and its twin")
     holds: tuple[BucketUse, ...] = ("cache",)
     data_dir: AbsolutePath | None = Field(default=None, description="where a self-hosted one keeps its disks")
+    check: BucketCheck | None = Field(default=None, description="look at it by the clock")
 
     @property
     def signing_region(self) -> str:

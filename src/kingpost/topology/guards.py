@@ -3,11 +3,25 @@
 from __future__ import annotations
 
 from datetime import date
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 from pydantic import Field
 
-from kingpost.topology.types import AbsolutePath, Mode, Model, Name, Size, Text, Unit, User, Variable
+from kingpost.topology.types import (
+    AbsolutePath,
+    Calendar,
+    Mode,
+    Model,
+    Name,
+    Size,
+    Text,
+    Unit,
+    User,
+    Variable,
+)
+
+CHECK_MEMORY: Final = 256 * 1024**2
+"""Bytes that one run of an audit or of a bucket's check may take."""
 
 
 class Secret(Model):
@@ -56,9 +70,14 @@ class Waiver(Model):
 
 
 class Audit(Model):
-    """A scheduled audit of a declared cache, spread over `shards` jobs or pods."""
+    """A scheduled audit of a declared cache: by a host's timer, or spread over `shards` jobs or pods."""
 
     cache: str
+    host: Name | None = Field(default=None, description="renders a timer on it")
+    schedule: Calendar = Field(default="daily", description="of the timer, as systemd.time(7) writes it")
+    closures: tuple[AbsolutePath, ...] = Field(
+        default=("/run/current-system",), description="on a host: what is audited, with all that it needs"
+    )
     runner: Name | None = Field(default=None, description="renders a `parallel:` job")
     cluster: Name | None = Field(default=None, description="renders an Indexed Job")
     namespace: Name = "default"

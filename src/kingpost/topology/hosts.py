@@ -16,6 +16,7 @@ from kingpost.topology.types import (
     Name,
     Network,
     NixVersion,
+    PlainPath,
     Port,
     Size,
     System,
@@ -83,6 +84,14 @@ class Deploy(Model):
     network: Name | None = Field(default=None, description="network that the ssh connection takes")
 
 
+class StoreFix(Model):
+    """The repair of a host's Nix store, kept where a broken store cannot take it away."""
+
+    repair: Literal["none", "safe"] = Field(
+        default="none", description="of what the look at boot finds; safe: what loses nothing"
+    )
+
+
 class Host(Model):
     """A NixOS machine."""
 
@@ -103,6 +112,12 @@ class Host(Model):
     internet: bool = Field(default=True, description="reaches public addresses")
     docker: Docker | None = None
     substituters: tuple[str, ...] | None = Field(default=None, description="in order; default: the site's")
+    store_fix: StoreFix | None = Field(
+        default=None, description="keep the store's repair at hand, and look at the store at every boot"
+    )
+    metrics: PlainPath | None = Field(
+        default=None, description="folder of node_exporter's textfile collector, for what runs by itself"
+    )
     state_version: Annotated[str, Field(pattern=r"^\d\d\.\d\d$")] = "26.05"
 
 

@@ -68,6 +68,7 @@ def needs(topology: Topology, contexts: Mapping[str, Context]) -> tuple[Need, ..
         *_gitlab(topology, contexts),
         *_storage(topology, contexts),
         *_audits(topology, contexts),
+        *_bucket_checks(topology, contexts),
         *_peers(topology, contexts),
     ]
     unique = {(need.context, need.dialer, need.service): need for need in reversed(found)}
@@ -153,9 +154,21 @@ def _audits(topology: Topology, contexts: Mapping[str, Context]) -> Iterator[Nee
             yield Need(context.id, Dialer.CLIENT, bucket, f"{ref} redirects audit {name} there", path)
 
 
+def _bucket_checks(topology: Topology, contexts: Mapping[str, Context]) -> Iterator[Need]:
+    for name, bucket in topology.buckets.items():
+        if bucket.check and f"host:{bucket.check.host}" in contexts:
+            path = ("buckets", name, "check")
+            place = f"host:{bucket.check.host}"
+            yield Need(
+                place, Dialer.CLIENT, f"bucket:{name}", f"the check of the bucket {name} asks it", path
+            )
+
+
 def audit_context(topology: Topology, contexts: Mapping[str, Context], name: str) -> Context | None:
     """Give the context that a declared audit runs in."""
     audit = topology.audits[name]
+    if audit.host:
+        return contexts.get(f"host:{audit.host}")
     if audit.cluster:
         return contexts.get(f"pod:{audit.cluster}/audit-{name}")
     runner = topology.runners.get(audit.runner or "")

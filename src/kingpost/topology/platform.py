@@ -186,6 +186,20 @@ class Platform:
             )
         return self._uses[context]
 
+    def upstreams(self, context: str, ref: CacheRef) -> tuple[str, ...]:
+        """Give the caches whose paths are not pushed to an Attic cache, as a context's client dials them."""
+        names = self.topology.attic[ref.server].caches[ref.cache].upstream_keys if ref.kind == "attic" else ()
+        others = (
+            self.cache_use(context, Dialer.CLIENT, other)
+            for other in self.topology.all_caches.values()
+            if names and other != ref
+        )
+        return tuple(
+            use.url
+            for use in others
+            if use.url and use.public_key and use.public_key.partition(":")[0] in names
+        )
+
     def cache_use(self, context: str, dialer: Dialer, ref: CacheRef) -> CacheUse:
         """Give one cache as one dialer in one context reaches it."""
         found = self.route(context, dialer, ref.service)

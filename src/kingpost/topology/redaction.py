@@ -6,6 +6,7 @@ Only shapes that nothing else has: a false alarm here would teach people to igno
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from itertools import pairwise
 from typing import Final
 
@@ -39,6 +40,7 @@ _KEY_MATERIAL: Final = re.compile(r"[A-Za-z0-9+/]{40,}={0,2}")
 _BARE_KEY_MATERIAL: Final = re.compile(r"(?<![\w:+/-])[A-Za-z0-9+/]{40,}={0,2}")
 
 
+@lru_cache(4096)  # the same words are written for every host of a fleet
 def secret_shape(text: str) -> str | None:
     """Give what kind of secret a text holds (`a GitLab token`); None when it holds none that is certain."""
     for kind, pattern in _SHAPES:

@@ -139,11 +139,16 @@ def fixed(topology: Topology, context: Context, dialer: Dialer, ref: str, url: s
     or local name resolves on hosts only; everything else is on the internet.
     """
     namespace = context.namespace(dialer)
-    url = url.rstrip("/")
-    name = urlsplit(url).hostname or ""
+    url, name = _named(url)
     via, reason, fix = _to_name(topology, namespace, name)
     reached = url if via != "none" else None
     return Route(context.id, dialer, ref, reached, via, reason, fix, url)
+
+
+@cache
+def _named(url: str) -> tuple[str, str]:
+    """Give a URL without its final slash, and the host name in it."""
+    return url.rstrip("/"), urlsplit(url).hostname or ""
 
 
 def _to_name(topology: Topology, namespace: Namespace, name: str) -> tuple[Via, str, str]:

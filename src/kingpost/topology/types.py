@@ -161,6 +161,24 @@ def _path(value: Any) -> str:
     raise ValueError(f"{value!r} is no absolute path")
 
 
+_PLAIN_PATH: Final = re.compile(r"/[A-Za-z0-9/._-]*", re.ASCII)
+
+
+def _plain_path(value: Any) -> str:
+    if isinstance(value, str) and _PLAIN_PATH.fullmatch(value):
+        return value
+    raise ValueError(f"{value!r} is no absolute path of letters, digits, '/', '.', '_' and '-'")
+
+
+_CALENDAR: Final = re.compile(r"[A-Za-z0-9*][A-Za-z0-9*,.:/~ -]*", re.ASCII)
+
+
+def _calendar(value: Any) -> str:
+    if isinstance(value, str) and _CALENDAR.fullmatch(value):
+        return value
+    raise ValueError(f"{value!r} is no time: write it as systemd.time(7), for example daily or Mon 04:00")
+
+
 _NIX_VERSION: Final = re.compile(r"2\.\d{1,3}(\.\d+)?")
 
 
@@ -233,6 +251,8 @@ Mode = Annotated[str, _text("^0?[0-7]{3}$", "0400", _mode)]
 Unit = Annotated[str, _text("", "atticd.service", _unit)]
 User = Annotated[str, _text("", "gitlab-runner", _user)]
 AbsolutePath = Annotated[str, _text("^/", "/run/agenix/atticd", _path)]
+PlainPath = Annotated[str, _text(rf"^{_PLAIN_PATH.pattern}$", "/var/lib/node-exporter", _plain_path)]
+Calendar = Annotated[str, _text(rf"^{_CALENDAR.pattern}$", "*-*-* 04:00", _calendar)]
 NixVersion = Annotated[str, _text(rf"^{_NIX_VERSION.pattern}$", "2.31", _nix_version)]
 CacheName = Annotated[str, _text(rf"^{_CACHE_NAME.pattern}$", "blog-cache", _cache_name)]
 BucketName = Annotated[str, _text(rf"^{_BUCKET.pattern}$", "attic-cache", _bucket_name)]

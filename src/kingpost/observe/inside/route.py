@@ -37,6 +37,8 @@ def probe(target: dict, timeout: float) -> dict:
     if kind in ("attic", "cachix", "substituter"):
         base = url + ("/" + cache if cache else "")
         asks["anonymous"] = get(base + "/nix-cache-info", timeout)
+        if is_secure(found, parts.scheme, parts.hostname, port, timeout):
+            return found
         token = target.get("token") or own_token(url, parts.hostname)
         if token:
             found["claims"] = claims(token, cache)
@@ -51,7 +53,21 @@ def probe(target: dict, timeout: float) -> dict:
             follow_body(found, base, target["hash"], timeout, token)
     else:
         asks["anonymous"] = get(url + "/", timeout)
+        is_secure(found, parts.scheme, parts.hostname, port, timeout)
     return found
+
+
+def is_secure(found: dict, scheme: str, host: str, port: int, timeout: float) -> bool:
+    """Note that plain HTTP was asked of a port that speaks TLS, and tell."""
+    answer = found["requests"]["anonymous"]
+    # nginx answers 400 with a page, Go's server with a line of text, others with an alert or nothing at all.
+    refused = answer.get("error") == "other" or (
+        answer.get("status") == 400 and "HTTPS" in answer.get("body", "")
+    )
+    if scheme != "http" or not refused or not speaks_tls(host, port, timeout):
+        return False
+    found["tls"] = {"error": "plain HTTP was asked of a port that speaks TLS", "kind": "secure"}
+    return True
 
 
 def follow_endpoint(found: dict, url: str, timeout: float) -> None:
@@ -113,15 +129,58 @@ def reach(found: dict, scheme: str, host: str, port: int, timeout: float) -> boo
     found["connect"] = {"address": address[0], "seconds": round(time.monotonic() - start, 4)}
     try:
         if scheme == "https":
-            secured = ssl.create_default_context().wrap_socket(connection, server_hostname=host)
+            secured = authorities().wrap_socket(connection, server_hostname=host)
             found["tls"] = {"version": secured.version()}
             secured.close()
     except (OSError, ValueError) as error:
-        found["tls"] = {"error": str(error)}
+        found["tls"] = {"error": str(error), "kind": tls_failure(error, host, port, timeout)}
         return False
     finally:
         connection.close()
     return True
+
+
+def authorities() -> object:
+    """Trust whom Nix trusts (src/libstore/globals.cc): the file that is set, else the system's."""
+    named = [os.environ.get(name, "") for name in ("NIX_SSL_CERT_FILE", "SSL_CERT_FILE")]
+    for path in named + ["/etc/ssl/certs/ca-certificates.crt"]:
+        if path and os.path.exists(path):
+            return ssl.create_default_context(cafile=path)
+    return ssl.create_default_context()
+
+
+def tls_failure(error: Exception, host: str, port: int, timeout: float) -> str:
+    """Name why TLS failed: expired, name, untrusted, plain (the port speaks HTTP), or nothing of these."""
+    verify = getattr(error, "verify_code", None)  # X509_V_ERR_… of openssl/x509_vfy.h
+    if verify in (9, 10):
+        return "expired"
+    if verify in (62, 63, 64) or "doesn't match" in str(error):
+        return "name"
+    if verify:
+        return "untrusted"
+    if isinstance(error, ssl.SSLError) and "status" in get(
+        "http://%s:%d/" % (bracketed(host), port), timeout
+    ):
+        return "plain"
+    return ""
+
+
+def speaks_tls(host: str, port: int, timeout: float) -> bool:
+    """Tell whether a port that gave no HTTP answer shakes hands by TLS, whatever its certificate."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    try:
+        with socket.create_connection((host, port), timeout) as connection:
+            context.wrap_socket(connection, server_hostname=host).close()
+    except (OSError, ValueError):
+        return False
+    return True
+
+
+def bracketed(host: str) -> str:
+    """Give a host as a URL has it."""
+    return "[" + host + "]" if ":" in host else host
 
 
 def failure(error: object) -> str:
@@ -143,7 +202,7 @@ def get(url: str, timeout: float, token=None, body=None) -> dict:
         if parts.scheme == "https":
             from http.client import HTTPSConnection
 
-            connection = HTTPSConnection(parts.hostname, parts.port, timeout=timeout)
+            connection = HTTPSConnection(parts.hostname, parts.port, timeout=timeout, context=authorities())
         else:
             connection = HTTPConnection(parts.hostname, parts.port, timeout=timeout)
         headers = {"User-Agent": "kingpost-doctor", "Accept-Encoding": "identity"}

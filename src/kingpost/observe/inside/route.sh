@@ -16,15 +16,54 @@ target() {
   fi
 }
 
+# Why TLS failed, by what curl or wget (OpenSSL, GnuTLS) says of it.
+tls_kind() {
+  case $1 in
+    *expired*|*'not yet valid'*|*'not yet activated'*) echo expired ;;
+    *'subject name'*|*'does not match'*|*"doesn't match"*|*'host name'*) echo name ;;
+    *self*signed*|*'local issuer'*|*'unknown issuer'*|*"isn't trusted"*|*'unknown authority'*|*'not trusted'*)
+      echo untrusted ;;
+    *'wrong version'*|*'unexpected TLS packet'*|*'packet length'*|*'record layer'*) echo plain ;;
+  esac
+}
+
+# A program's own words, fit for a JSON string; without tr, none.
+said() {
+  if ! command -v tr >/dev/null 2>&1; then
+    echo "$2"
+  else
+    printf '%s' "$1" | tr '\042\134' "'/" | tr -s '[:cntrl:]' ' '
+  fi
+}
+
+no_tls() {
+  why=$(said "$1" 'the handshake failed')
+  printf '"connect": {}, "tls": {"error": "%s", "kind": "%s"}}' "$why" "$(tls_kind "$1")"
+}
+
 with_curl() {
-  code=$(curl -sS -o /dev/null -m 5 --noproxy '*' -w '%{http_code}' "$1" 2>/dev/null)
-  case $? in
+  out=$(curl -sS -o /dev/null -m 5 --noproxy '*' -w '%{http_code}' "$1" 2>&1)
+  status=$?
+  why=${out%???}
+  code=${out#"$why"}
+  case $status in
     0) printf '"connect": {}, "requests": {"anonymous": {"status": %s, "body": null}}}' "${code:-0}" ;;
     6) printf '"resolve": {"error": "curl: could not resolve"}}' ;;
-    7) printf '"connect": {"error": "refused", "text": "curl: could not connect"}}' ;;
+    7)
+      case $why in
+        *nreachable*|*'o route'*) printf '"connect": {"error": "unreachable", "text": "curl: unreachable"}}' ;;
+        *) printf '"connect": {"error": "refused", "text": "curl: could not connect"}}' ;;
+      esac ;;
     28) printf '"connect": {"error": "timeout", "text": "curl: timed out"}}' ;;
-    35|51|53|58|60|77|83) printf '"connect": {}, "tls": {"error": "curl: TLS failed"}}' ;;
-    *) printf '"connect": {"error": "other", "text": "curl failed"}}' ;;
+    35|51|53|58|60|77|83) no_tls "$why" ;;
+    1|8|52|55|56)
+      if [ "${1#http:}" != "$1" ] && curl -sk -o /dev/null -m 5 --noproxy '*' "https:${1#http:}" 2>/dev/null; then
+        printf '"connect": {}, "tls": {"error": "plain HTTP was asked of a port that speaks TLS", "kind": "secure"}}'
+      else
+        why=$(said "$why" 'curl failed')
+        printf '"connect": {}, "requests": {"anonymous": {"error": "other", "text": "%s"}}}' "$why"
+      fi ;;
+    *) printf '"connect": {"error": "other", "text": "%s"}}' "$(said "$why" 'curl failed')" ;;
   esac
 }
 
@@ -45,7 +84,9 @@ with_wget() {
       *refused*) printf '"connect": {"error": "refused", "text": "wget: refused"}}' ;;
       *'bad address'*|*resolve*) printf '"resolve": {"error": "wget: could not resolve"}}' ;;
       *'timed out'*) printf '"connect": {"error": "timeout", "text": "wget: timed out"}}' ;;
-      *) printf '"connect": {"error": "other", "text": "wget failed"}}' ;;
+      *nreachable*|*'No route'*) printf '"connect": {"error": "unreachable", "text": "wget: unreachable"}}' ;;
+      *ertificate*|*SSL*|*TLS*) no_tls "$out" ;;
+      *) printf '"connect": {}, "requests": {"anonymous": {"error": "other", "text": "wget failed"}}}' ;;
     esac
   fi
 }

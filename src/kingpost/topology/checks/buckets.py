@@ -59,6 +59,45 @@ def _self_hosted(bucket: Bucket) -> tuple[object, ...] | None:
 
 
 @check(
+    "KP-BUCKET-CHECK",
+    title="A bucket is checked where its disk is, with what the check needs",
+    why="a comparison of two views that sees one of them finds no lost bucket, and calls that good",
+    fix="let the host check it that has its disk; for one in a cluster run `kingpost bucket rca --disk kube:…`",
+    example=Example(
+        bad='[buckets.own]\nprovider = "rustfs"\ndata_dir = "/var/lib/rustfs"\ncredentials = "attic"\n'
+        'listener = { host = "node1", port = 9000 }\ncheck = { host = "laptop" }',
+        good='[buckets.own]\nprovider = "rustfs"\ndata_dir = "/var/lib/rustfs"\ncredentials = "attic"\n'
+        'listener = { host = "node1", port = 9000 }\ncheck = { host = "node1" }',
+        at=("buckets", "own", "check", "host"),
+    ),
+)
+def blind_check(scene: Scene) -> Iterator[Finding]:
+    """Find checks of buckets away from the disk, and scratch buckets that nobody could sign for."""
+    for name, bucket in scene.topology.buckets.items():
+        if bucket.check is None:
+            continue
+        if bucket.listener and bucket.listener.host != bucket.check.host:
+            place = bucket.listener.host or f"the cluster {bucket.listener.cluster}"
+            yield Finding(
+                ("buckets", name, "check", "host"),
+                f"the bucket {name} is on {place}, and {bucket.check.host} checks it",
+            )
+        elif bucket.listener and bucket.data_dir is None:
+            yield Finding(
+                ("buckets", name, "check"),
+                f"the check of the bucket {name} does not know where its disk is",
+                fix="give the bucket's `data_dir`",
+            )
+        if bucket.check.scratch_probe and bucket.credentials is None:
+            yield Finding(
+                ("buckets", name, "check", "scratch_probe"),
+                f"the check of the bucket {name} makes a bucket of its own, and has no credentials",
+                why="who signs nothing may make no bucket: every run would fail",
+                fix="give the bucket its `credentials`, or leave `scratch_probe` out",
+            )
+
+
+@check(
     "KP-BUCKET-ENDPOINT",
     title="An S3 endpoint does not name the bucket",
     why="the bucket's name is added to it: requests would go to a bucket inside the bucket, and fail with NoSuchKey",

@@ -124,6 +124,8 @@ def _servers(topology: Topology) -> Iterator[Reference]:
     for name, bucket in topology.buckets.items():
         path: Path = ("buckets", name)
         yield from _optional((*path, "credentials"), bucket.credentials, "secret", topology.secrets)
+        if bucket.check:
+            yield Reference((*path, "check", "host"), bucket.check.host, "host", topology.hosts)
         if bucket.listener:
             yield from _placement(topology, (*path, "listener"), bucket.listener)
     for name, attic in topology.attic.items():
@@ -168,6 +170,7 @@ def _continuous_integration(scene: Scene) -> Iterator[Reference]:
         path = ("audits", name)
         if scene.cache(audit.cache) is None:
             yield Reference((*path, "cache"), audit.cache, "cache", scene.caches, short=True)
+        yield from _optional((*path, "host"), audit.host, "host", topology.hosts)
         yield from _optional((*path, "runner"), audit.runner, "runner", topology.runners)
         yield from _optional((*path, "cluster"), audit.cluster, "cluster", topology.clusters)
         yield from _optional((*path, "token"), audit.token, "secret", topology.secrets)
@@ -194,14 +197,13 @@ def placed_once(scene: Scene) -> Iterator[Finding]:
             yield Finding((*path, "cluster"), f"{dotted(path)} has both a host and a cluster")
     for name, audit in scene.topology.audits.items():
         path = ("audits", name)
-        if not audit.runner and not audit.cluster:
-            yield Finding(path, f"{dotted(path)} has no place", fix="give either `runner` or `cluster`")
-        elif audit.runner and audit.cluster:
-            yield Finding(
-                (*path, "cluster"),
-                f"{dotted(path)} has both a runner and a cluster",
-                fix="give either `runner` or `cluster`",
-            )
+        places = [key for key in ("host", "runner", "cluster") if getattr(audit, key)]
+        one = "give one of `host`, `runner` and `cluster`"
+        if not places:
+            yield Finding(path, f"{dotted(path)} has no place", fix=one)
+        elif len(places) > 1:
+            message = f"{dotted(path)} has both a {places[0]} and a {places[1]}"
+            yield Finding((*path, places[-1]), message, fix=one)
 
 
 @check(

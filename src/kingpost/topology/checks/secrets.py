@@ -127,7 +127,7 @@ def _uses(scene: Scene) -> Iterator[Use]:
 
 
 def _server_uses(scene: Scene) -> Iterator[Use]:
-    """Give what systemd reads, as root, before it starts a server or a runner."""
+    """Give what systemd reads, as root, before it starts a server, a runner or a check."""
     topology = scene.topology
     for name, attic in topology.attic.items():
         what = f"the Attic server {name}"
@@ -143,6 +143,14 @@ def _server_uses(scene: Scene) -> Iterator[Use]:
             yield Use(
                 ("runners", name, "token"), runner.token, runner.host, "root", _ANY, f"the runner {name}"
             )
+    for name, audit in topology.audits.items():
+        if audit.host and audit.token:
+            yield Use(("audits", name, "token"), audit.token, audit.host, "root", _ANY, f"the audit {name}")
+    for name, bucket in topology.buckets.items():
+        if bucket.check and bucket.credentials:
+            what = f"the check of the bucket {name}"
+            path = ("buckets", name, "credentials")
+            yield Use(path, bucket.credentials, bucket.check.host, "root", _ENV, what)
 
 
 def _job_uses(scene: Scene) -> Iterator[Use]:

@@ -31,6 +31,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.answer()
 
     def answer(self):  # noqa: C901 - one line per thing that a server may be
+        time.sleep(CONFIG.get("delay", 0))
         mode = CONFIG.get("mode", "attic")
         if mode == "static":
             return self.send(200, "<html>Welcome</html>", "text/html")

@@ -19,7 +19,8 @@ _FAILED: Final = 255
 #: What ssh says of a connection that was there and broke (OpenSSH clientloop.c, packet.c). A refusal or a time-out
 #: while it connects, and a connection that the server closes before it let us in, are something else.
 _BROKE: Final = re.compile(
-    r"closed by remote host|Connection reset|Broken pipe|client_loop: send disconnect|Timeout, server .* not responding",
+    r"closed by remote host|Connection reset|Broken pipe|client_loop: send disconnect"
+    r"|Timeout, server .* not responding",
     re.IGNORECASE,
 )
 _NEVER_THERE: Final = re.compile(r"kex_exchange_identification|ssh: connect to host|banner exchange")

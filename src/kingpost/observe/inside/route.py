@@ -143,7 +143,7 @@ def reach(found: dict, scheme: str, host: str, port: int, timeout: float) -> boo
 def authorities() -> object:
     """Trust whom Nix trusts (src/libstore/globals.cc): the file that is set, else the system's."""
     named = [os.environ.get(name, "") for name in ("NIX_SSL_CERT_FILE", "SSL_CERT_FILE")]
-    for path in named + ["/etc/ssl/certs/ca-certificates.crt"]:
+    for path in [*named, "/etc/ssl/certs/ca-certificates.crt"]:
         if path and os.path.exists(path):
             return ssl.create_default_context(cafile=path)
     return ssl.create_default_context()

@@ -119,6 +119,7 @@ def descriptions(draw: st.DrawFn) -> dict[str, Any]:
     _pipelines(draw, made)
     _tunnels(draw, made)
     _limits(draw, made)
+    _timed_checks(draw, made)
     return made
 
 
@@ -154,6 +155,10 @@ def _hosts(draw: st.DrawFn, made: dict[str, Any]) -> None:
             host["docker"]["bridge"] = "containers0"
         if draw(st.booleans()):
             host["ssh_user"] = draw(USERS)
+        if draw(st.booleans()):
+            host["store_fix"] = draw(st.sampled_from([{}, {"repair": "safe"}]))
+        if draw(st.booleans()):
+            host["metrics"] = "/var/lib/node-exporter"
         made["hosts"][name] = host
 
 
@@ -360,6 +365,28 @@ UNITS = st.sampled_from(
     ["atticd.service", "nix-daemon.service", "user.slice", "docker.socket", "getty@tty1.service",
      r"dev-disk-by\x2dlabel-a.mount", "session-1.scope", "a.b-c_d:e.service"]
 )  # fmt: skip
+
+
+def _timed_checks(draw: st.DrawFn, made: dict[str, Any]) -> None:
+    made["audits"] = {}
+    times = st.sampled_from(["daily", "Mon *-*-* 04:00", "*:0/15"])
+    for bucket in made["buckets"].values():
+        if draw(st.booleans()):
+            listener = bucket.get("listener")
+            host = listener["host"] if listener else draw(st.sampled_from(list(made["hosts"])))
+            bucket["check"] = {"host": host, "schedule": draw(times)}
+            if listener:
+                bucket["data_dir"] = draw(paths("/srv"))
+    for server, attic in made["attic"].items():
+        for cache, declared in attic["caches"].items():
+            if declared.get("public") and draw(st.booleans()):
+                audit = {
+                    "cache": f"attic:{server}/{cache}",
+                    "host": draw(st.sampled_from(list(made["hosts"]))),
+                }
+                if draw(st.booleans()):
+                    audit["closures"] = [draw(paths("/nix/var/nix/profiles"))]
+                made["audits"][f"{server}-{cache}".replace("+", ".")] = audit | {"schedule": draw(times)}
 
 
 def _limits(draw: st.DrawFn, made: dict[str, Any]) -> None:

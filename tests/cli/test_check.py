@@ -95,7 +95,7 @@ BREAKS = {
     "a smaller machine": (
         ('memory = "8GiB"', 'memory = "4GiB"'),
         [("KP-MEM-HOST", 'memory = "4GiB"')],
-        ["node1 has 4GiB of memory and promises 7GiB", "cluster k3s 2GiB", "reserve 1GiB"],
+        ["node1 has 4GiB of memory and promises 7680MiB", "cluster k3s 2GiB", "reserve 1GiB"],
     ),
     "tags where config.toml would have them": (
         ('server = { tags = ["nix-blog"], protected = true }', 'tags = ["nix-blog"]'),

@@ -38,10 +38,10 @@ def node1():
 
 
 OWNERS = {
-    "/system.slice/atticd.service": ("unit", "atticd.service", "limits.atticd.memory_max", 1 * GIB, 2 * GIB),
+    "/system.slice/atticd.service": ("unit", "atticd.service", "limits.atticd.memory_max", 1 * GIB, 1536 * MIB),
     "/kingpost-test-1-2/system.slice/nix-daemon.service": (
-        "unit", "nix-daemon.service", "limits.nix-daemon.memory_max", 1536 * MIB, 2560 * MIB),
-    "/system.slice/k3s.service": ("unit", "k3s.service", "clusters.k3s.memory_max", 2 * GIB, 3 * GIB),
+        "unit", "nix-daemon.service", "limits.nix-daemon.memory_max", 1536 * MIB, 2 * GIB),
+    "/system.slice/k3s.service": ("unit", "k3s.service", "clusters.k3s.memory_max", 2 * GIB, 2560 * MIB),
     "/system.slice/etcd.service": ("unit", "etcd.service", "", None, None),
     "/user.slice/user-1000.slice/user@1000.service/app.slice/x.service": ("unit", "x.service", "", None, None),
     "/user.slice/user-1000.slice/session-3.scope": ("unit", "session-3.scope", "", None, None),
@@ -72,7 +72,7 @@ def test_a_jobs_container_is_known_by_its_label_or_by_its_limit(node1):
     )
     gone = owner_of(node1, f"/docker/{CONTAINER}", NOTHING, 1536 * MIB)
     assert (gone.kind, gone.declared) == ("job", "runners.blog.memory_per_job")
-    assert gone.allowed == 1536 * MIB + GIB  # one job at once: all that is left is its own
+    assert gone.allowed == 1536 * MIB + GIB // 2  # one job at once: all that is left is its own
 
 
 POD_SLICE = f"/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod{UID.replace('-', '_')}.slice"
@@ -97,7 +97,7 @@ def test_a_limit_that_was_not_deployed_is_said_before_any_raise():
 def test_the_advice_is_bounded_by_the_budget():
     text = HOMELAB.replace('memory_high = "768MiB"\nmemory_max = "1GiB"', 'memory_max = "48MiB"')
     [verdict] = from_journal(platform_of(text), JOURNALS / "unit.json", None)
-    assert "from 48MiB to at most 2GiB" in verdict.remedy
+    assert "from 48MiB to at most 1536MiB" in verdict.remedy
     full = text.replace('memory = "8GiB"', 'memory = "6GiB"')
     [verdict] = from_journal(platform_of(full), JOURNALS / "unit.json", None)
     assert "nothing left" in verdict.remedy

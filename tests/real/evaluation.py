@@ -17,6 +17,12 @@ STAND_IN = HERE / "nixos-stand-in"
 LIB = Path(os.environ.get("NIXPKGS_LIB", STAND_IN / "lib.nix"))
 USERS = '{ users.users = { ann.home = "/home/ann"; bob = { }; root = { }; _svc = { }; x-1 = { }; }; }'
 
+PACKAGES = """{
+  kingpost = { type = "derivation"; name = "kingpost"; outPath = "/kingpost"; };
+  kingpost-store-fix = { type = "derivation"; name = "store-fix"; outPath = "/store-fix"; };
+}"""
+"""What kingpost's overlay gives a host."""
+
 PER_BUILD = {
     "site": {"name": "x", "substituters": ["attic:home/main"]},
     "hosts": {"box": {"memory": "8GiB", "docker": {}}},
@@ -54,7 +60,7 @@ def evaluate(nix, trees: dict[str, tuple[Path, Platform]], extra=USERS, check=Tr
         site = f"(import {tree}/default.nix).nixosModules"
         lines.append(
             f'"{name}" = builtins.mapAttrs (_: module: import {STAND_IN}/evaluate.nix'
-            f" {{ inherit module; lib = {LIB}; extra = {extra}; }}) {site};"
+            f" {{ inherit module; lib = {LIB}; extra = {extra}; packages = {PACKAGES}; }}) {site};"
         )
     file = nix.root / "all.nix"
     file.write_text("{\n" + "\n".join(lines) + "\n}\n")
@@ -69,7 +75,8 @@ def example(name: str) -> Platform:
 def build(nix, tree: Path, host: str, text: str) -> str:
     """Give a text of a host's configuration `c`, with every script that it names built."""
     expression = (
-        f"let c = import {STAND_IN}/evaluate.nix {{ module = {tree}/hosts/{host}; lib = {LIB}; }};"
+        f"let c = import {STAND_IN}/evaluate.nix"
+        f" {{ module = {tree}/hosts/{host}; lib = {LIB}; packages = {PACKAGES}; }};"
         f' in derivation {{ name = "text"; system = builtins.currentSystem; builder = "/bin/sh"; text = {text};'
         ' passAsFile = [ "text" ]; PATH = "/usr/bin:/bin"; args = [ "-c" "cat $textPath >$out" ]; }'
     )

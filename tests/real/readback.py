@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from kingpost.render.nix_settings import RESILIENCE, known_to
+from kingpost.topology.places import Dialer
 from kingpost.topology.platform import Platform
 
 
@@ -49,6 +50,7 @@ def check_host(platform: Platform, name: str, found) -> None:
     for key, attic in servers.items():
         check_attic(platform, key, attic, found)
     check_secrets(topology, found)
+    check_timed(platform, name, found)
     for limit in topology.limits.values():
         if limit.host == name and limit.unit:
             check_limit(limit, found)
@@ -65,6 +67,40 @@ def check_host(platform: Platform, name: str, found) -> None:
         assert unit["serviceConfig"]["User"] == user
         assert unit["serviceConfig"]["DynamicUser"] is False
         assert unit["environment"]["HOME"] == f"/home/{user}"
+
+
+def check_timed(platform: Platform, name: str, found) -> None:
+    """Demand a timer for each audit and each bucket's check, and the store's repair where it is asked for."""
+    topology, systemd = platform.topology, found["systemd"]
+    host = topology.hosts[name]
+    scans = "kingpost-store-scan" in systemd["services"]
+    assert scans is (host.store_fix is not None)
+    if host.store_fix:
+        command = systemd["services"]["kingpost-store-scan"]["serviceConfig"]["ExecStart"]
+        assert f"--repair {host.store_fix.repair}" in command
+        assert ("--textfile /var/lib/node-exporter/" in command) is (host.metrics == "/var/lib/node-exporter")
+    timers = {
+        f"kingpost-cache-audit-{key}": audit for key, audit in topology.audits.items() if audit.host == name
+    }
+    timers |= {
+        f"kingpost-bucket-check-{key}": bucket.check
+        for key, bucket in topology.buckets.items()
+        if bucket.check and bucket.check.host == name
+    }
+    assert set(systemd["timers"]) == set(timers)
+    for unit, declared in timers.items():
+        assert systemd["timers"][unit]["timerConfig"]["OnCalendar"] == declared.schedule
+        assert systemd["services"][unit]["serviceConfig"]["MemoryMax"] == 256 << 20
+        kind, _, key = unit.removeprefix("kingpost-").partition("-")[2].partition("-")
+        dialled = (
+            f"attic:{declared.cache.partition(':')[2].partition('/')[0]}"
+            if kind == "audit"
+            else f"bucket:{key}"
+        )
+        url = platform.route(f"host:{name}", Dialer.CLIENT, dialled).url
+        assert url
+        assert url in systemd["services"][unit]["script"]
+        assert (f" {host.metrics} " in systemd["services"][unit]["script"]) is (host.metrics is not None)
 
 
 def check_caches(platform: Platform, name: str, found) -> None:

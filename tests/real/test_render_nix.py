@@ -12,6 +12,7 @@ from tests.real.evaluation import LIB, PER_BUILD, evaluate, example, write
 from tests.real.readback import check_host, substituters
 from tests.strategies import topologies
 
+from kingpost.topology.checks.example import laid_over
 from kingpost.topology.model import Topology
 from kingpost.topology.paths import PER_BUILD_INTERFACE
 from kingpost.topology.platform import Platform
@@ -143,6 +144,16 @@ def test_examples_read_back(evaluated):
     for platform, hosts in evaluated.values():
         for host, configuration in hosts.items():
             check_host(platform, host, configuration)
+
+
+@pytest.mark.parametrize(
+    "when", ["daily", "Mon..Fri *-*-* 04:00", "*:0/15", "*-*-* 04:10", "Mon 04:00", "*-*~03"]
+)
+def test_systemd_reads_the_times_that_a_topology_may_hold(when):
+    declared = laid_over(f'[audits.night]\ncache = "main"\nhost = "node1"\nschedule = "{when}"')
+    assert Topology.model_validate(declared).audits["night"].schedule == when
+    require("systemd")
+    subprocess.run(["systemd-analyze", "calendar", when], check=True, capture_output=True)
 
 
 def test_job_networks_are_a_wildcard_in_the_syntax_of_either_firewall(nix, tmp_path):

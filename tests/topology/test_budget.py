@@ -52,6 +52,35 @@ def test_a_host_promises_its_units_its_cluster_and_all_its_jobs_at_once(platform
     assert budget.left == 6 * GIB
 
 
+def test_what_timers_run_is_promised_too(platform):
+    checks = """
+[attic.home]
+host = "b"
+port = 8080
+secret = "s"
+caches = { main = { public = true } }
+[buckets.own]
+provider = "garage"
+listener = { host = "b", port = 3900 }
+data_dir = "/var/lib/garage"
+check = { host = "b" }
+[audits.night]
+cache = "main"
+host = "b"
+[secrets.s]
+provider = "path"
+path = "/s"
+variables = ["ATTIC_SERVER_TOKEN_HS256_SECRET_BASE64"]
+"""
+    budget = host_budget(platform(TEXT + checks).topology, "b")
+    assert [(item.what, item.size) for item in budget.items] == [
+        ("atticd.service", GIB), ("audit night", GIB // 4), ("check of bucket own", GIB // 4),
+    ]  # fmt: skip
+    limited = checks + '[limits.all]\nhost = "b"\nunit = "system.slice"\nmemory_max = "8GiB"\n'
+    budget = host_budget(platform(TEXT + limited).topology, "b")
+    assert [item.what for item in budget.items] == ["system.slice"]
+
+
 def test_a_cluster_promises_its_pods_within_its_own_limit(platform):
     budget = cluster_budget(platform(TEXT).topology, "k")
     assert budget.memory == 4 * GIB

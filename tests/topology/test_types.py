@@ -18,6 +18,8 @@ GOOD = {
     types.Mode: {"400": "0400", "0644": "0644"},
     types.CacheName: {"blog-cache": "blog-cache", "a+b": "a+b"},
     types.BucketName: {"attic-cache": "attic-cache"},
+    types.PlainPath: {"/var/lib/node-exporter": "/var/lib/node-exporter"},
+    types.Calendar: {"daily": "daily", "Mon..Fri *-*-* 04:00": "Mon..Fri *-*-* 04:00", "*:0/15": "*:0/15"},
     types.Unit: {"user@1000.service": "user@1000.service", "nix-daemon.service": "nix-daemon.service"},
 }
 
@@ -34,6 +36,8 @@ BAD = {
     types.CacheName: ["", "*", "a.b", "x" * 51],
     types.BucketName: ["A", "a", "a..b", "-ab"],
     types.Unit: ["atticd", "a b.service", "x.service\n"],
+    types.PlainPath: ["var", "", "/a b", "/a\n", "/a%n", '/a"', "/ä"],
+    types.Calendar: ["", " ", "daily\n", 'a"', "${x}", "daily;reboot", 4],
     types.System: ["linux", "x86_64"],
     types.Endpoint: ["8083", "localhost:8083", "127.0.0.1:0", "127.0.0.1:99999"],
 }  # fmt: skip

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+import tomllib
 from bisect import bisect_right
 from typing import TYPE_CHECKING, Final
 
@@ -126,7 +127,7 @@ class _Toml:
         while True:
             if match := _STRING.match(self.text, at):
                 raw = match.group(0)
-                keys.append(json.loads(raw) if raw[0] == '"' else raw[1:-1])
+                keys.append(_unescaped(raw) if raw[0] == '"' else raw[1:-1])
             else:
                 match = _BARE.match(self.text, at)
                 if match is None:
@@ -170,6 +171,10 @@ class _Toml:
     def _blank(self, at: int) -> int:
         match = _BLANK.match(self.text, at)
         return match.end() if match else at
+
+
+def _unescaped(key: str) -> str:
+    return next(iter(tomllib.loads(f"{key} = 0"))) if "\\" in key else key[1:-1]
 
 
 class _Json:

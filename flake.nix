@@ -82,6 +82,7 @@
             pyjwt
             rich
             sqlite-utils
+            tomli
             tomlkit
             typer
             zstandard

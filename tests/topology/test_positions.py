@@ -96,3 +96,8 @@ def test_every_key_of_any_document_is_found_in_toml(document):
             where = positions.locate(path)
             rest = lines[where.line - 1][where.column - 1 :]
             assert tomlkit.key(path[-1]).as_string() in rest
+
+
+def test_a_key_may_be_written_with_any_escape():
+    text = '"a\\u0062\\"c" = 1\n'
+    assert toml_positions("t.toml", text).locate(('ab"c',)).column == 1

@@ -65,7 +65,12 @@ def _rendered(platform: Platform, renderers: Iterable[_Renderer]) -> dict[str, s
 
 def site_tree(loaded: Loaded, platform: Platform, check: Callable[[], None] = lambda: None) -> Tree:
     """Give the whole tree, with what its manifest says about its origin; see `render_site`."""
-    files = render_site(platform, check)
+
+    def meanwhile() -> None:
+        check()
+        _ = loaded.digest
+
+    files = render_site(platform, meanwhile)
     return Tree(files, loaded.digest, __version__, inputs_of(loaded))
 
 

@@ -14,17 +14,11 @@ from pydantic import BaseModel, ValidationError
 
 from kingpost.base.errors import InvalidInputError, Location
 from kingpost.base.process import CommandError, run
+from kingpost.topology import toml
 from kingpost.topology.model import Topology
 from kingpost.topology.positions import NoPositions, json_positions, toml_positions
 from kingpost.topology.problems import InvalidTopologyError, Locator, Problem, locate_all
 from kingpost.topology.redaction import redacted
-
-try:
-    import tomli
-except (
-    ModuleNotFoundError
-):  # the same parser, but never compiled: a fleet's text takes it three times as long
-    import tomllib as tomli
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -101,12 +95,12 @@ def _read(path: Path) -> tuple[str, Any]:
         return text, json.loads(text)
     text = _text(path)
     try:
-        return text, json.loads(text) if path.suffix == ".json" else tomli.loads(text)
+        return text, json.loads(text) if path.suffix == ".json" else toml.loads(text)
     except json.JSONDecodeError as error:
         raise InvalidInputError(
             f"this is no JSON: {error.msg}", where=Location(str(path), error.lineno, error.colno)
         ) from None
-    except tomli.TOMLDecodeError:
+    except toml.TOMLDecodeError:
         raise _toml_error(path, text) from None
     except RecursionError:
         raise InvalidInputError("it is nested too deeply to be a topology", where=str(path)) from None

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import json
 import re
-import tomllib
 from bisect import bisect_right
 from typing import TYPE_CHECKING, Final
 
 from kingpost.base.errors import Location
+from kingpost.topology import toml
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -174,7 +174,7 @@ class _Toml:
 
 
 def _unescaped(key: str) -> str:
-    return next(iter(tomllib.loads(f"{key} = 0"))) if "\\" in key else key[1:-1]
+    return next(iter(toml.loads(f"{key} = 0"))) if "\\" in key else key[1:-1]
 
 
 class _Json:

@@ -83,6 +83,7 @@ let
     pyyaml = "6.0.2";
     rich = "14.3.3";
     sqlite-utils = "3.39";
+    tomli = "2.2.1";
     tomlkit = "0.13.3";
     typer = "0.25.1";
     zstandard = "0.23.0";

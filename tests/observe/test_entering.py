@@ -37,6 +37,20 @@ executor = "docker"
 host = "a"
 network = "per-build"
 image = "img:1"
+[attic.home]
+cluster = "k"
+namespace = "cache"
+port = 8080
+storage = { kind = "bucket", bucket = "b" }
+caches.main.public = true
+[buckets.b]
+provider = "r2"
+endpoint = "https://0f.r2.cloudflarestorage.com"
+[audits.nightly]
+cache = "attic:home/main"
+cluster = "k"
+namespace = "audits"
+image = "img:1"
 [runners.p]
 executor = "kubernetes"
 cluster = "k"
@@ -105,14 +119,41 @@ def test_what_cannot_be_entered_says_why(entrance):
     per_build = way(entrance(here="a", images="x")[0], "docker:a/b")
     assert isinstance(per_build, NoWay)
     assert "only while one does" in per_build.reason
-    assert "no list of pods" in way(entrance(here="a", get="nonsense")[0], "pod:k/p").reason
-    assert "no pod runs" in way(entrance(here="a", get='{"items": []}')[0], "pod:k/p").reason
+    assert "no pod runs" in way(entrance(here="a", get="nonsense")[0], "pod:k/p").reason
+    assert "no pod runs" in way(entrance(here="a", get=row("job-1", "build=,"))[0], "pod:k/p").reason
 
 
-def test_a_pod_of_the_runners_namespace(entrance):
-    found, ran = entrance(here="a", get='{"items": [{"metadata": {"name": "job-1"}}]}')
-    assert way(found, "pod:k/p") == Pod("jobs", "job-1")
-    assert ran[0][:5] == ["kubectl", "get", "pods", "-n", "jobs"]
+def row(name, containers, job="", manager="", instance=""):
+    """Write a pod as kubectl's jsonpath prints it."""
+    return "\t".join([name, job, manager, instance, containers]) + "\n"
+
+
+SINCE = "2026-11-21T00:00:00Z"
+OTHER = row("runner-7-project-1-concurrent-0", f"build={SINCE},helper={SINCE},", "x", "other")
+OWN = row("runner-9-project-1-concurrent-0", f"svc-0={SINCE},build={SINCE},", "x", "p")
+
+
+@pytest.mark.parametrize(
+    ("context", "rows", "expected"),
+    [
+        # The runner's own job, in the container of its script.
+        ("pod:k/p", OTHER + OWN, Pod("jobs", "runner-9-project-1-concurrent-0", container="build")),
+        # Before GitLab 16.6 only the name tells a job.
+        ("pod:k/p", row("app-1", f"app={SINCE},") + row("runner-1-project-2-concurrent-0", f"build={SINCE},"),
+         Pod("jobs", "runner-1-project-2-concurrent-0", container="build")),
+        # A neighbour has the same ways; whose it is, is said.
+        ("pod:k/p", OTHER, Pod("jobs", "runner-7-project-1-concurrent-0", container="build",
+                               note="a neighbour: none of its own runs")),
+        ("service:k/home", row("job", f"x={SINCE},") + row("home-1", f"atticd={SINCE},", instance="home"),
+         Pod("cache", "home-1", container="atticd")),
+        ("pod:k/audit-nightly", row("audit-nightly-0-x7", f"audit={SINCE},"),
+         Pod("audits", "audit-nightly-0-x7", container="audit")),
+    ],
+)  # fmt: skip
+def test_a_pod_of_the_contexts_own(entrance, context, rows, expected):
+    found, ran = entrance(here="a", get=rows)
+    assert way(found, context) == expected
+    assert ran[0][:5] == ["kubectl", "get", "pods", "-n", expected.namespace]
 
 
 def test_a_way_by_hand():

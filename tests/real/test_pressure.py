@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
-import threading
 import time
 import tomllib
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 from tests.real.conftest import require, require_root
+from tests.real.kube_api import Cluster, kubectl_words, pod, serving
 from tests.real.machine import Machine
+from tests.real.tls_servers import Authority
 from tests.real.world import World
 
 from kingpost.observe.entering import Entrance
@@ -131,69 +129,22 @@ def test_dead_weight_of_a_real_store(nix):
     assert 100_000 < size < 102_000
 
 
-class Cluster(BaseHTTPRequestHandler):
-    """As much of the Kubernetes API as `kubectl get pods -A` asks for."""
-
-    def do_GET(self):
-        kinds = [
-            {
-                "name": "pods",
-                "singularName": "pod",
-                "namespaced": True,
-                "kind": "Pod",
-                "verbs": ["get", "list"],
-            }
-        ]
-        killed = {"terminated": {"reason": "OOMKilled", "exitCode": 137}}
-        pod = {
-            "kind": "Pod", "apiVersion": "v1", "metadata": {"name": "app-1", "namespace": "blog", "uid": "u-1"},
-            "spec": {"containers": [{"name": "app", "env": [{"name": "T", "value": "not-a-real-token"}]}]},
-            "status": {"containerStatuses": [
-                {"name": "app", "restartCount": 4, "lastState": killed, "state": {"running": {}}},
-                {"name": "side", "restartCount": 0, "lastState": {}, "state": {"running": {}}},
-            ]},
-        }  # fmt: skip
-        answers = {
-            "/api": {"kind": "APIVersions", "versions": ["v1"]},
-            "/apis": {"kind": "APIGroupList", "apiVersion": "v1", "groups": []},
-            "/api/v1": {"kind": "APIResourceList", "groupVersion": "v1", "resources": kinds},
-            "/api/v1/pods": {"kind": "PodList", "apiVersion": "v1", "metadata": {}, "items": [pod]},
-        }
-        data = json.dumps(answers.get(self.path.partition("?")[0], {"kind": "Status", "code": 404})).encode()
-        self.send_response_only(200)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(data)))
-        self.end_headers()
-        self.wfile.write(data)
-
-    def log_message(self, *args):
-        pass
-
-
-@contextmanager
-def cluster():
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Cluster)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}"
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
-
-
-def test_pods_as_the_real_kubectl_prints_them(tmp_path, monkeypatch):
+def test_pods_as_the_real_kubectl_prints_them(tmp_path):
     kubectl = str(require("kubectl") / "kubectl")
-    monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "none"))
     text = TOPOLOGY.replace(
         'docker = { bip = "172.17.0.1/16", pools = [{ base = "172.20.0.0/16", size = 24 }] }', ""
     )
     text = text.partition("[gitlab.lab]")[0] + '[clusters.k3s]\nhost = "node1"\n'
     platform = platform_of(text)
-    with cluster() as url:
-        entrance = Entrance(platform, "node1", kubectl=(kubectl, "--server", url))
+    killed = {"terminated": {"reason": "OOMKilled", "exitCode": 137}}
+    app = pod("blog", "app-1", containerStatuses=[
+        {"name": "app", "restartCount": 4, "lastState": killed, "state": {"running": {}}},
+        {"name": "side", "restartCount": 0, "lastState": {}, "state": {"running": {}}},
+    ])  # fmt: skip
+    app["spec"]["containers"][0]["env"] = [{"name": "T", "value": "not-a-real-token"}]
+    authority = Authority(tmp_path / "authority")
+    with serving(Cluster([app]), authority) as url:
+        entrance = Entrance(platform, "node1", kubectl=kubectl_words(kubectl, url, authority, tmp_path))
         verdicts = examine(platform, entrance, Scope(since=1.0, dead=False))
     [verdict] = [v for v in verdicts if v.code == "KP-OOM-POD" and "app-1" in v.subject]
     assert verdict.summary == "container app of blog/app-1 was OOMKilled; it was restarted 4 times"

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import socket
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from kingpost.base.errors import KingpostError, UsageError
 from kingpost.base.process import run
@@ -14,10 +13,11 @@ from kingpost.observe.executors.interface import Executor, NoWay, Over
 from kingpost.observe.executors.local import Here, NetworkNamespace
 from kingpost.observe.executors.pod import Pod
 from kingpost.observe.executors.ssh import Ssh
+from kingpost.render.kubernetes_objects import name_of
 from kingpost.topology.paths import HOST_GATEWAY, machine
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from kingpost.topology.places import Context, Namespace
     from kingpost.topology.platform import Platform
@@ -141,18 +141,71 @@ class Entrance:
         return _inside(outer, ShortLivedContainer(image, "bridge", extra, self.docker))
 
     def _pod(self, context: Context, outer: Executor) -> Executor | NoWay:
-        topology = self.platform.topology
-        namespace = topology.runners[context.runner].namespace if context.runner else "default"
-        command = [*self.kubectl, "get", "pods", "-n", namespace, "-o", "json",
+        """Prefer the context's own pods; any other of its namespace has the same ways, if not its token."""
+        namespace, own = self._own_pods(context)
+        command = [*self.kubectl, "get", "pods", "-n", namespace, "-o", f"jsonpath={_PODS}",
                    "--field-selector=status.phase=Running"]  # fmt: skip
         try:
-            items = json.loads(run(outer.argv(command), timeout=30).stdout)["items"]
-        except (KingpostError, ValueError, KeyError) as error:
-            what = error.what if isinstance(error, KingpostError) else "kubectl printed no list of pods"
-            return NoWay(f"the pods of {namespace} cannot be listed: {what}")
-        if not items:
+            listed = run(outer.argv(command), timeout=30).stdout
+        except KingpostError as error:
+            return NoWay(f"the pods of {namespace} cannot be listed: {error.why or error.what}", error.fix)
+        pods = [_RunningPod(*line.split("\t")) for line in listed.splitlines() if line.count("\t") == 4]
+        pods = [pod for pod in pods if pod.running]
+        if not pods:
             return NoWay(f"no pod runs in namespace {namespace}", "run this while a job runs")
-        return _inside(outer, Pod(namespace, items[0]["metadata"]["name"], self.kubectl))
+        chosen = max(pods, key=own)
+        note = "" if own(chosen) else "a neighbour: none of its own runs"
+        container = "build" if "build" in chosen.running else chosen.running[0]
+        return _inside(outer, Pod(namespace, chosen.name, self.kubectl, container, note))
+
+    def _own_pods(self, context: Context) -> tuple[str, Callable[[_RunningPod], int]]:
+        """Give a context's namespace, and how much a pod there is its own: 0 is not at all."""
+        topology = self.platform.topology
+        key = context.id.rpartition("/")[2]
+        if context.runner:
+            name = str(context.runner)
+
+            def of_runner(pod: _RunningPod) -> int:
+                return 2 * (pod.manager == name) if pod.manager else int(pod.is_job)
+
+            return topology.runners[name].namespace, of_runner
+        if context.kind == "service":
+            attic = topology.attic[key]
+            label = name_of(attic.service or key)
+            return attic.namespace, lambda pod: int(pod.instance == label)
+        audit = topology.audits[key.removeprefix("audit-")]
+        return audit.namespace, lambda pod: int(pod.name.startswith(f"{name_of(key)}-"))
+
+
+#: Only these fields of a pod: a job's environment holds its tokens. Labels of a job's pod are GitLab's
+#: (docs.gitlab.com/runner/executors/kubernetes, "Default labels for job pods"), `instance` is what is rendered.
+_PODS: Final = (
+    r'{range .items[*]}{.metadata.name}{"\t"}{.metadata.labels.job\.runner\.gitlab\.com/pod}{"\t"}'
+    r'{.metadata.labels.manager\.runner\.gitlab\.com/name}{"\t"}{.metadata.labels.app\.kubernetes\.io/instance}{"\t"}'
+    r'{range .status.containerStatuses[*]}{.name}={.state.running.startedAt},{end}{"\n"}{end}'
+)
+
+
+@dataclass(frozen=True, slots=True)
+class _RunningPod:
+    """A pod as `_PODS` prints it."""
+
+    name: str
+    job: str
+    manager: str
+    instance: str
+    containers: str
+
+    @property
+    def is_job(self) -> bool:
+        """Tell whether it is one of GitLab's jobs, by its label or (before GitLab 16.6) by its name."""
+        return bool(self.job) or (self.name.startswith("runner-") and "-project-" in self.name)
+
+    @property
+    def running(self) -> list[str]:
+        """Give its containers that run."""
+        pairs = (entry.partition("=") for entry in self.containers.split(","))
+        return [name for name, _, since in pairs if since]
 
 
 def _inside(outer: Executor, inner: Executor) -> Executor:

@@ -13,16 +13,28 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Pod(Executor):
-    """A running pod. `kubectl` is the client's argument list, with `--context` where needed."""
+    """A running pod. `kubectl` is the client's argument list, with `--context` where needed.
+
+    Attributes:
+        namespace: Of the pod.
+        pod: Its name.
+        kubectl: The client.
+        container: Which of its containers; empty leaves it to kubectl, which takes the first.
+        note: A word on why it is this pod.
+
+    """
 
     namespace: str
     pod: str
     kubectl: tuple[str, ...] = ("kubectl",)
+    container: str = ""
+    note: str = ""
 
     def argv(self, command: Sequence[str]) -> list[str]:
         """Keep stdin open and take no terminal."""
-        return [*self.kubectl, "exec", "-i", "-n", self.namespace, self.pod, "--", *command]
+        container = ["-c", self.container] if self.container else []
+        return [*self.kubectl, "exec", "-i", "-n", self.namespace, self.pod, *container, "--", *command]
 
     def describe(self) -> str:
         """Name the pod."""
-        return f"pod {self.namespace}/{self.pod}"
+        return f"pod {self.namespace}/{self.pod}" + (f" ({self.note})" if self.note else "")

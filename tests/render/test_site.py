@@ -1,10 +1,10 @@
-"""The whole tree of a fleet: in two processes the same as in one, and never of a topology that fails its checks."""
+"""The whole tree of a fleet: in two processes the same as in one."""
 
 import tomllib
 
 import pytest
-
 from benchmarks._fleet import fleet
+
 from kingpost.base import beside
 from kingpost.render import site
 from kingpost.topology.model import Topology
@@ -26,11 +26,3 @@ def test_two_processes_render_what_one_does(monkeypatch):
     in_one = site.render_site(platform())
     assert in_two == in_one
     assert list(in_two) == list(in_one)
-
-
-def test_what_a_check_raises_comes_first():
-    def refuse():
-        raise KeyError
-
-    with pytest.raises(KeyError):
-        site.render_site(platform(), refuse)

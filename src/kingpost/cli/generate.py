@@ -60,7 +60,8 @@ def command(
         require_sound(found)
     planned = None if hosts else unchanged(output, inputs_of(found.loaded))
     if planned is None:
-        tree = site_tree(found.loaded, found.platform, lambda: require_sound(found))
+        require_sound(found)
+        tree = site_tree(found.loaded, found.platform)
         scope = scope_of(found.platform, hosts) if hosts else None
         planned = plan(output, tree, scope) if dry else write(output, tree, scope, force=force)
     if json:

@@ -35,6 +35,7 @@ _Renderer: TypeAlias = "Callable[[Platform], dict[str, str]]"
 
 
 _HERE: Final[tuple[_Renderer, ...]] = (
+    render_attic,
     render_runners,
     render_contexts,
     render_pipelines,
@@ -42,20 +43,18 @@ _HERE: Final[tuple[_Renderer, ...]] = (
     render_audits,
     render_matrix,
 )
-_BESIDE: Final[tuple[_Renderer, ...]] = (render_nix, render_attic)
-"""What a second process renders of a fleet: about half of the work that is left beside the checks."""
+_BESIDE: Final[tuple[_Renderer, ...]] = (render_nix,)
+"""What a second process renders of a fleet: about half of the work."""
 
 
-def render_site(platform: Platform, check: Callable[[], None] = lambda: None) -> dict[str, str]:
+def render_site(platform: Platform) -> dict[str, str]:
     """Give every rendered file but the manifest, by its path; the same for the same topology, byte for byte.
 
     Args:
         platform: Of a topology that passes its checks.
-        check: What raises when it does not; of a fleet it runs while the first files are rendered.
 
     """
     with beside(partial(_rendered, platform, _BESIDE), worth=len(platform.topology.hosts) >= FLEET) as others:
-        check()
         return _rendered(platform, _HERE) | others()
 
 
@@ -63,15 +62,9 @@ def _rendered(platform: Platform, renderers: Iterable[_Renderer]) -> dict[str, s
     return {path: text for render in renderers for path, text in render(platform).items()}
 
 
-def site_tree(loaded: Loaded, platform: Platform, check: Callable[[], None] = lambda: None) -> Tree:
-    """Give the whole tree, with what its manifest says about its origin; see `render_site`."""
-
-    def meanwhile() -> None:
-        check()
-        _ = loaded.digest
-
-    files = render_site(platform, meanwhile)
-    return Tree(files, loaded.digest, __version__, inputs_of(loaded))
+def site_tree(loaded: Loaded, platform: Platform) -> Tree:
+    """Give the whole tree, with what its manifest says about its origin."""
+    return Tree(render_site(platform), loaded.digest, __version__, inputs_of(loaded))
 
 
 def inputs_of(loaded: Loaded) -> str:

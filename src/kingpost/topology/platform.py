@@ -65,6 +65,7 @@ class Platform:
     def __init__(self, topology: Topology) -> None:
         self.topology = topology
         self._routes: dict[tuple[str, Dialer, str], Route] = {}
+        self._reached: dict[tuple[Namespace, str], Route] = {}
         self._uses: dict[str, tuple[CacheUse, ...]] = {}
 
     @cached_property
@@ -153,18 +154,31 @@ class Platform:
     def route(self, context: str, dialer: Dialer, service: str) -> Route:
         """Give the route of a dialer in a context to a service, all by their exact ids."""
         key = (context, dialer, service)
-        if key not in self._routes:
-            place = self.contexts[context]
-            self._routes[key] = route(
-                self.topology,
-                place,
-                dialer,
-                self.services[service],
-                self.listeners.get(service),
-                ways=self._ways(place.namespace(dialer), service),
-                endpoint=self.bucket_endpoints.get(service),
+        found = self._routes.get(key)
+        if found is None:
+            found = self._routes[key] = self._new_route(self.contexts[context], dialer, service)
+        return found
+
+    def _new_route(self, context: Context, dialer: Dialer, service: str) -> Route:
+        """Give a route; all that dial a service from one namespace and reach it do so in the same way."""
+        namespace = context.namespace(dialer)
+        same = self._reached.get((namespace, service))
+        if same is not None:
+            return Route(
+                context.id, dialer, service, same.url, same.via, same.reason, same.fix, same.candidate
             )
-        return self._routes[key]
+        found = route(
+            self.topology,
+            context,
+            dialer,
+            self.services[service],
+            self.listeners.get(service),
+            ways=self._ways(namespace, service),
+            endpoint=self.bucket_endpoints.get(service),
+        )
+        if found.url is not None:
+            self._reached[namespace, service] = found
+        return found
 
     def api_endpoint_route(self, context: str, service: str) -> Route | None:
         """Give the hop that `attic push` makes to the server's declared `api-endpoint`; None without one.

@@ -12,6 +12,7 @@ from kingpost.render.kubernetes_objects import (
     MIB,
     TMP,
     USER,
+    Sheet,
     config_map_volume,
     container_security,
     manifest_file,
@@ -43,14 +44,22 @@ _TOKEN: Final = "/audit-token"  # noqa: S105 - a folder
 
 def render_audits(platform: Platform) -> dict[str, str]:
     """Give the file of every declared audit."""
-    files = {}
+    files = {path: sheet.text() for path, sheet in audit_jobs(platform).items()}
     for name, audit in platform.topology.audits.items():
-        if audit.cluster in platform.topology.clusters:
-            path = manifest_file(str(audit.cluster), audit.namespace, f"audit-{name}")
-            files[path] = _indexed_job(platform, name, audit)
-        elif audit.runner in platform.topology.runners:
+        if audit.cluster not in platform.topology.clusters and audit.runner in platform.topology.runners:
             files[layout.audit_file(name)] = _gitlab_job(platform, name, audit)
     return files
+
+
+def audit_jobs(platform: Platform) -> dict[str, Sheet]:
+    """Give the Job of every audit that runs in a cluster, by the file that it is rendered to."""
+    return {
+        manifest_file(str(audit.cluster), audit.namespace, f"audit-{name}"): _indexed_job(
+            platform, name, audit
+        )
+        for name, audit in platform.topology.audits.items()
+        if audit.cluster in platform.topology.clusters
+    }
 
 
 def _words(platform: Platform, name: str, audit: Audit) -> list[str]:
@@ -109,7 +118,7 @@ def _gitlab_job(platform: Platform, name: str, audit: Audit) -> str:
     return yaml(comments, {f"audit-{name}": job})
 
 
-def _indexed_job(platform: Platform, name: str, audit: Audit) -> str:
+def _indexed_job(platform: Platform, name: str, audit: Audit) -> Sheet:
     if audit.image is None:
         raise InvalidInputError(
             f"the audit {name} runs in a cluster and names no image",
@@ -179,4 +188,4 @@ def _indexed_job(platform: Platform, name: str, audit: Audit) -> str:
         *secret_comments(platform, namespace, audit.token),
         "A Job runs once: kubectl replace --force --filename of this file runs it again.",
     ]
-    return yaml(comments, job)
+    return Sheet(tuple(comments), (job,))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from kingpost.render import layout
 from kingpost.render.kubernetes_jobs import render_cluster_jobs
-from kingpost.render.kubernetes_objects import manifest_file, metadata
+from kingpost.render.kubernetes_objects import Sheet, manifest_file, metadata
 from kingpost.render.kubernetes_servers import render_servers
 from kingpost.render.runner_config import quantity
 from kingpost.render.yaml_text import yaml
@@ -28,15 +28,15 @@ def render_clusters(platform: Platform) -> dict[str, str]:
     """Give every cluster's manifests, and what bounds its etcd."""
     if not platform.topology.clusters:
         return {}
-    return {
-        **render_namespaces(platform),
-        **render_servers(platform),
-        **render_cluster_jobs(platform),
-        **render_etcd(platform),
-    }
+    return {path: sheet.text() for path, sheet in cluster_sheets(platform).items()} | render_etcd(platform)
 
 
-def render_namespaces(platform: Platform) -> dict[str, str]:
+def cluster_sheets(platform: Platform) -> dict[str, Sheet]:
+    """Give what is applied to clusters, less audits, by the file that it is rendered to."""
+    return {**render_namespaces(platform), **render_servers(platform), **render_cluster_jobs(platform)}
+
+
+def render_namespaces(platform: Platform) -> dict[str, Sheet]:
     """Give every namespace that something is declared in, with its quota."""
     files = {}
     for cluster, declared in platform.topology.clusters.items():
@@ -45,7 +45,7 @@ def render_namespaces(platform: Platform) -> dict[str, str]:
             documents = _namespace(namespace, quota)
             if documents:
                 comment = f"Namespace {namespace}, rendered by kingpost: change the topology instead."
-                files[manifest_file(cluster, namespace, "namespace")] = yaml([comment], *documents)
+                files[manifest_file(cluster, namespace, "namespace")] = Sheet((comment,), tuple(documents))
     return files
 
 

@@ -11,6 +11,7 @@ from kingpost.render.kubernetes_objects import (
     OTHER_IMAGE,
     TMP,
     USER,
+    Sheet,
     config_map,
     config_map_volume,
     container_security,
@@ -24,14 +25,13 @@ from kingpost.render.kubernetes_objects import (
 )
 from kingpost.render.runner_config import runner_toml
 from kingpost.render.secret_files import RUNNER_TOKEN, token_variable
-from kingpost.render.yaml_text import yaml
 
 if TYPE_CHECKING:
     from kingpost.render.kubernetes_objects import Manifest
     from kingpost.topology.platform import Platform
 
 
-def render_cluster_jobs(platform: Platform) -> dict[str, str]:
+def render_cluster_jobs(platform: Platform) -> dict[str, Sheet]:
     """Give the manifests of every runner in a cluster."""
     topology = platform.topology
     files = {}
@@ -56,7 +56,7 @@ common/system_id_state.go: r_ and twelve characters, in a file beside config.tom
 """
 
 
-def _runner(platform: Platform, key: str) -> str:
+def _runner(platform: Platform, key: str) -> Sheet:
     runner = platform.topology.runners[key]
     name, namespace, cluster = name_of(f"runner-{key}"), runner.namespace, str(runner.cluster)
     config = runner_toml(platform, [key])
@@ -105,7 +105,7 @@ def _runner(platform: Platform, key: str) -> str:
         *secret_comments(platform, namespace, runner.token),
         OTHER_IMAGE,
     ]
-    return yaml(comments, *documents)
+    return Sheet(tuple(comments), tuple(documents))
 
 
 def _permissions(name: str, namespace: str) -> list[Manifest]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from hashlib import sha256
 from shlex import quote
 from typing import TYPE_CHECKING, Any, Final
@@ -10,12 +11,33 @@ from typing import TYPE_CHECKING, Any, Final
 from kingpost.render import layout
 from kingpost.render.runner_config import quantity
 from kingpost.render.secret_files import secret_path
+from kingpost.render.yaml_text import yaml
 
 if TYPE_CHECKING:
     from kingpost.topology.guards import Limit
     from kingpost.topology.platform import Platform
 
 Manifest = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Sheet:
+    """One file of manifests, before it is text.
+
+    Attributes:
+        comments: Lines above them.
+        objects: The manifests.
+
+    """
+
+    comments: tuple[str, ...]
+    objects: tuple[Manifest, ...]
+
+    def text(self) -> str:
+        """Give the file."""
+        return yaml(self.comments, *self.objects)
+
+
 MIB: Final = 1024**2
 DEFAULT_MEMORY: Final = 512 * MIB
 """Of a container that neither `limits` nor its namespace says anything about."""

@@ -11,6 +11,7 @@ from kingpost.render.kubernetes_objects import (
     OTHER_IMAGE,
     TMP,
     USER,
+    Sheet,
     claim,
     config_map,
     config_map_volume,
@@ -25,7 +26,6 @@ from kingpost.render.kubernetes_objects import (
     service,
 )
 from kingpost.render.toml_text import toml
-from kingpost.render.yaml_text import yaml
 from kingpost.topology.caches import BucketStorage, LocalStorage, Sqlite
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from kingpost.topology.platform import Platform
 
 
-def render_servers(platform: Platform) -> dict[str, str]:
+def render_servers(platform: Platform) -> dict[str, Sheet]:
     """Give the manifests of every server in a cluster."""
     topology = platform.topology
     files = {}
@@ -50,7 +50,7 @@ def render_servers(platform: Platform) -> dict[str, str]:
     return files
 
 
-def _attic(platform: Platform, key: str, attic: Attic, cluster: str) -> str:
+def _attic(platform: Platform, key: str, attic: Attic, cluster: str) -> Sheet:
     name, namespace = name_of(attic.service or key), attic.namespace
     config = atticd_toml(platform, key)
     secrets = [attic.secret]
@@ -101,7 +101,7 @@ def _attic(platform: Platform, key: str, attic: Attic, cluster: str) -> str:
         ),
         OTHER_IMAGE,
     ]
-    return yaml(comments, *documents)
+    return Sheet(tuple(comments), tuple(documents))
 
 
 def _state_folders(attic: Attic) -> list[str]:
@@ -116,7 +116,7 @@ def _state_folders(attic: Attic) -> list[str]:
     ]
 
 
-def _bucket(platform: Platform, key: str, bucket: Bucket, listener: BucketListener) -> str:
+def _bucket(platform: Platform, key: str, bucket: Bucket, listener: BucketListener) -> Sheet:
     name, namespace = name_of(listener.service or key), listener.namespace
     data = bucket.data_dir or "/data"
     settings, arguments, config = _server(bucket, listener.port, data)
@@ -153,7 +153,7 @@ def _bucket(platform: Platform, key: str, bucket: Bucket, listener: BucketListen
         *secret_comments(platform, namespace, bucket.credentials),
         OTHER_IMAGE,
     ]
-    return yaml(comments, *documents)
+    return Sheet(tuple(comments), tuple(documents))
 
 
 def _server(bucket: Bucket, port: int, data: str) -> tuple[dict[str, str], list[str], str]:

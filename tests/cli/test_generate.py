@@ -85,19 +85,46 @@ def test_a_topology_with_problems_is_refused_with_places(here, capsys):
     assert not (here / "generated").exists()
 
 
-def test_only_one_host_touches_nothing_else(here, capsys):
-    change(here, "[hosts.box]", '[hosts.other]\nmemory = "4GiB"\nsubstituters = []\n\n[hosts.box]')
+OTHER = '[hosts.other]\nmemory = "4GiB"\ndocker = { bip = "172.30.0.1/16" }\nsubstituters = []\n\n[hosts.box]'
+
+
+def test_only_one_host_leaves_the_folders_of_others_and_brings_the_rest_up_to_date(here, capsys):
+    change(here, "[hosts.box]", OTHER)
     assert main(["generate"]) == 0
-    matrix = (here / "generated/matrix.md").read_text()
     change(here, "port = 8080", "port = 8081")
+    change(here, "172.30.0.1", "172.31.0.1")
     assert main(["generate", "--only", "box"]) == 0
-    assert (here / "generated/matrix.md").read_text() == matrix
     assert "8081" in (here / "generated/hosts/box/atticd-home.toml").read_text()
-    assert main(["generate", "--only", "other", "--check"]) == 0
+    assert "172.30.0.1" in (here / "generated/hosts/other/docker.nix").read_text()
+    assert ":8081" in (here / "generated/matrix.md").read_text()
+    assert main(["generate", "--only", "box", "--check"]) == 0
+    assert main(["generate", "--only", "other", "--check"]) == 1
     assert main(["generate", "--check"]) == 1
+    assert main(["generate", "--only", "other"]) == 0
+    assert main(["generate", "--check"]) == 0, "all hosts are as they should be, one by one"
     capsys.readouterr()
     assert main(["generate", "--only", "bx"]) == 2
     assert "did you mean 'box'" in capsys.readouterr().err
+
+
+def test_only_leaves_the_folder_of_a_host_that_was_removed(here):
+    change(here, "[hosts.box]", OTHER)
+    assert main(["generate"]) == 0
+    change(here, OTHER, "[hosts.box]")
+    assert main(["generate", "--only", "box"]) == 0
+    assert (here / "generated/hosts/other/docker.nix").exists()
+    assert "hosts/other" not in (here / "generated/default.nix").read_text()
+    assert main(["generate"]) == 0
+    assert not (here / "generated/hosts/other").exists()
+
+
+def test_after_only_one_host_the_others_are_still_to_be_written(here):
+    change(here, "[hosts.box]", OTHER)
+    assert main(["generate", "--only", "box"]) == 0
+    assert not (here / "generated/hosts/other").exists()
+    assert main(["generate", "--check"]) == 1
+    assert main(["generate"]) == 0
+    assert (here / "generated/hosts/other/docker.nix").exists()
 
 
 def test_json_says_the_same(here, capsys):

@@ -33,7 +33,9 @@ def command(
     diff: Annotated[bool, typer.Option("--diff", help="Write nothing; show what would change.")] = False,
     only: Annotated[
         list[str] | None,
-        typer.Option("--only", metavar="HOST", help="Only this host's files; may be repeated."),
+        typer.Option(
+            "--only", metavar="HOST", help="Leave other hosts' folders as they are; may be repeated."
+        ),
     ] = None,
     force: Annotated[
         bool, typer.Option("--force", help="Also replace and remove what was edited by hand.")

@@ -9,6 +9,8 @@ if TYPE_CHECKING:
 
     from kingpost.topology.places import Context
 
+_HOSTS: Final = "hosts/"
+_CLUSTERS: Final = "clusters/"
 MODULES: Final = "modules"
 """Folder of kingpost's own NixOS modules, as far as the hosts need them: byte for byte as kingpost has them."""
 
@@ -18,7 +20,7 @@ FILL_SECRETS: Final = f"{MODULES}/fill-secrets.sh"
 
 def host_directory(host: str) -> str:
     """Give the folder of a host's NixOS modules."""
-    return f"hosts/{host}"
+    return f"{_HOSTS}{host}"
 
 
 def runner_config(host: str) -> str:
@@ -33,7 +35,7 @@ def token_placeholder(runner: str) -> str:
 
 def cluster_directory(cluster: str) -> str:
     """Give the folder of a cluster's manifests: `kubectl apply --recursive --filename` takes it."""
-    return f"clusters/{cluster}"
+    return f"{_CLUSTERS}{cluster}"
 
 
 def atticd_config(host: str, attic: str) -> str:
@@ -65,7 +67,10 @@ MATRIX: Final = "matrix.md"
 """Who reaches what at which address."""
 
 
-def belongs_to(path: str, host: str, clusters: Iterable[str]) -> bool:
-    """Tell whether a file is one host's: its own, its clusters', or shared by all hosts' modules."""
-    folders = (host_directory(host), *(cluster_directory(cluster) for cluster in clusters), MODULES)
-    return path.startswith(tuple(f"{folder}/" for folder in folders))
+def is_elsewhere(path: str, hosts: Iterable[str], clusters: Iterable[str]) -> bool:
+    """Tell whether a file is in a folder of another host or cluster than these."""
+    own = (
+        *(f"{host_directory(host)}/" for host in hosts),
+        *(f"{cluster_directory(name)}/" for name in clusters),
+    )
+    return path.startswith((_HOSTS, _CLUSTERS)) and not path.startswith(own)

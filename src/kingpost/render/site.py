@@ -79,9 +79,6 @@ def inputs_of(loaded: Loaded) -> str:
 
 
 def scope_of(platform: Platform, hosts: tuple[str, ...]) -> Callable[[str], bool]:
-    """Give which files are these hosts'."""
-    clusters = {
-        host: [name for name, cluster in platform.topology.clusters.items() if cluster.host == host]
-        for host in hosts
-    }
-    return lambda path: any(layout.belongs_to(path, host, clusters[host]) for host in hosts)
+    """Give which files are these hosts' or everybody's: all but the folders of other hosts, declared or not."""
+    clusters = [name for name, cluster in platform.topology.clusters.items() if cluster.host in hosts]
+    return lambda path: not layout.is_elsewhere(path, hosts, clusters)

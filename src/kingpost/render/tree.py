@@ -204,6 +204,7 @@ def _compare(
     unfinished: bool = False,
 ) -> Plan:
     wanted = {path: text.encode() for path, text in tree.files.items() if scope is None or scope(path)}
+    others = {path: text for path, text in tree.files.items() if path not in wanted}
     known = manifest.files
     kept = {path: sha for path, sha in known.items() if scope is not None and not scope(path)}
     digests = {path: digest(content) for path, content in wanted.items()}
@@ -216,9 +217,9 @@ def _compare(
         kind = Change.CREATE if old is None else Change.REMOVE if new is None else Change.UPDATE
         changes.append(FileChange(path, kind, old, new, edited, digests.get(path)))
     files = {**kept, **digests}
-    partial = scope is not None and manifest_now is not None
-    if partial:
-        after = Manifest(manifest.topology, manifest.version, files)
+    if kept != {path: digest(text.encode()) for path, text in others.items()}:
+        # What is left alone is of another topology, or not there: the tree as a whole is of none.
+        after = Manifest(manifest.topology, manifest.version or tree.version, files)
     else:
         after = Manifest(tree.topology, tree.version, files, tree.inputs)
     written = sum(1 for change in changes if change.new is not None)

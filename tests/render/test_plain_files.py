@@ -151,11 +151,13 @@ def test_every_host_has_a_scope_of_its_own(name):
     made = example(name)
     files = render_site(made)
     scopes = {host: {path for path in files if scope_of(made, (host,))(path)} for host in made.topology.hosts}
+    shared = {path for path in files if not path.startswith(("hosts/", "clusters/"))}
+    assert {"default.nix", "flake-module.nix", "matrix.md"} <= shared
     for host, paths in scopes.items():
         assert f"hosts/{host}/default.nix" in paths
         for other, others in scopes.items():
-            shared = paths & others if other != host else set()
-            assert all(path.startswith("modules/") for path in shared)
+            assert other == host or paths & others == shared
+    assert set().union(*scopes.values()) == set(files)
 
 
 # --- runners ------------------------------------------------------------------------------------------------
@@ -255,6 +257,33 @@ def test_a_job_on_the_hosts_daemon_is_told_nothing_that_the_daemon_would_ignore(
     shell = read_nix_conf(files["hosts/thinkpad/contexts/shell/host-ci/nix.conf"])
     assert shell.keys() == {"experimental-features", "fallback"}
     assert "NIX_REMOTE=daemon\n" in files["hosts/node1/contexts/docker/blog/env"]
+
+
+@pytest.mark.parametrize(
+    ("volume", "expected"),
+    [
+        ("/srv/cache:/cache", ["/s/raw:/s/raw:ro", "/srv/cache:/cache"]),
+        ("/srv/cache:/cache/", ["/s/raw:/s/raw:ro", "/srv/cache:/cache/"]),
+        ("/cache", ["/s/raw:/s/raw:ro", "/cache"]),
+        ("/s/raw:/s/raw", ["/s/raw:/s/raw", "/cache"]),
+        ("/data", ["/s/raw:/s/raw:ro", "/data", "/cache"]),
+    ],
+)
+def test_no_place_in_a_container_is_mounted_twice(volume, expected):
+    """gitlab-runner refuses a job two of whose volumes have one target."""
+    made = platform(
+        attic={"home": {"host": "box", "port": 80, "caches": {"main": {}}}},
+        runners={"r": {"executor": "docker", "host": "box", "image": "i", "volumes": [volume]}},
+        pipelines={
+            "p": {
+                "runner": "r",
+                "build": ["."],
+                "push": [{"cache": "attic:home/main", "policy": "required", "token": {"secret": "raw"}}],
+            }
+        },
+    )
+    found = tomllib.loads(render_site(made)["hosts/box/gitlab-runner.toml"])["runners"][0]
+    assert found["docker"]["volumes"] == expected
 
 
 def test_a_job_chooses_among_the_daemons_caches_by_the_addresses_that_the_daemon_dials():

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from kingpost.topology.ci import Runner
     from kingpost.topology.platform import Platform
 
+_CACHE: Final = "/cache"
+"""Where gitlab-runner keeps what jobs cache."""
 DAEMON_VOLUMES: Final = (
     "/nix/store:/nix/store:ro",
     "/nix/var/nix/db:/nix/var/nix/db:ro",
@@ -91,7 +93,7 @@ def _docker(platform: Platform, name: str, runner: Runner) -> dict[str, Any]:
         table["extra_hosts"] = [f"{HOST_GATEWAY}:host-gateway"]
     else:
         table["network_mode"] = runner.network
-    table["volumes"] = list(dict.fromkeys(_volumes(platform, name, runner)))
+    table["volumes"] = list(_volumes(platform, name, runner))
     if runner.memory_per_job is not None:
         table["memory"] = _docker_size(runner.memory_per_job)
         table["memory_swap"] = _docker_size(runner.memory_per_job)  # memory and swap together: no swap
@@ -103,13 +105,23 @@ def _docker(platform: Platform, name: str, runner: Runner) -> dict[str, Any]:
 
 
 def _volumes(platform: Platform, name: str, runner: Runner) -> Iterable[str]:
+    """Give a container's volumes; what somebody mounted themselves is not mounted a second time."""
+    taken = {_target(volume) for volume in runner.volumes}
     if runner.nix == "host-daemon":
         yield from DAEMON_VOLUMES
     for secret in job_secrets(platform, name):
         path = secret_path(secret, platform.topology.secrets[secret])
-        yield f"{path}:{path}:ro"
+        if path not in taken:
+            yield f"{path}:{path}:ro"
     yield from runner.volumes
-    yield "/cache"
+    if _CACHE not in taken:
+        yield _CACHE
+
+
+def _target(volume: str) -> str:
+    """Give where a volume `[source:]target[:options]` is in the container."""
+    words = volume.split(":")
+    return words[min(1, len(words) - 1)].rstrip("/")
 
 
 def _docker_size(size: int) -> str:

@@ -111,7 +111,7 @@ in
       type = lib.types.nullOr lib.types.path;
       default = null;
       example = "/var/lib/prometheus-node-exporter/kingpost-store.prom";
-      description = "Where to write metrics for node_exporter's textfile collector; its folder must be there.";
+      description = "Where to write metrics for node_exporter's textfile collector.";
     };
   };
 

@@ -27,9 +27,9 @@ echo '  why: the store was not looked at' >&2
 echo '  fix: repair it from a rescue system that mounts the disk: store-fix repair --root /mnt' >&2
 while [ $# -gt 1 ]; do
   # Without Python this is all that can be said.
-  [ "$1" != --textfile ] || printf '%s\n' \
+  [ "$1" != --textfile ] || { [ -d "${2%/*}" ] || mkdir -p "${2%/*}"; printf '%s\n' \
     '# HELP kingpost_exit_code Exit code of the last run: 0 good, 1 something failed, 3 could not look.' \
-    '# TYPE kingpost_exit_code gauge' 'kingpost_exit_code{command="store-fix scan"} 3' >"$2"
+    '# TYPE kingpost_exit_code gauge' 'kingpost_exit_code{command="store-fix scan"} 3' >"$2"; }
   shift
 done
 exit 3

@@ -51,8 +51,8 @@ def main() -> int:
         if options.report and scan:
             write(Path(options.report), json.dumps(scan, indent=1) + "\n")
     finally:  # a look that took too long is no look: the last one must not seem to be this one
-        if options.textfile:
-            write(Path(options.textfile), metrics(code, scan))
+        if options.textfile and not published(Path(options.textfile), metrics(code, scan)):
+            code = code or PROBLEMS
     findings = scan.get("findings", [])
     for finding in findings[:SHOWN]:
         print(f"{finding['code']} {finding['subject']}: {finding.get('summary', '')}".rstrip(": "))
@@ -114,6 +114,19 @@ def metrics(code: int, scan: dict[str, Any]) -> str:
             lines += [f"# HELP {name} {HELP[name]}", f"# TYPE {name} gauge"]
         lines += [f'{name}{{command="{COMMAND}"{labels}}} {value}' for labels, value in values]
     return "\n".join(lines) + "\n"
+
+
+def published(path: Path, text: str) -> bool:
+    """Write metrics, into a folder that is made if need be; what keeps them from being written is said."""
+    try:
+        path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+        write(path, text)
+    except OSError as error:
+        print(f"kingpost: the metrics cannot be written: {error.strerror}", file=sys.stderr)
+        print(f"  file: {path}", file=sys.stderr)
+        print("  fix: set kingpost.storeFix.textfile to a file in node_exporter's folder", file=sys.stderr)
+        return False
+    return True
 
 
 def write(path: Path, text: str) -> None:

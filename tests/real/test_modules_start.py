@@ -130,6 +130,21 @@ def test_a_look_that_takes_too_long_is_not_taken_for_the_last_one(nix_new, tmp_p
     assert 'kingpost_exit_code{command="store-fix scan"} 3' in (tmp_path / "store.prom").read_text()
 
 
+def test_the_folder_for_metrics_is_made_and_one_that_cannot_be_is_named(nix_new, tmp_path):
+    kept = Kept(nix_new, tmp_path, more=f'textfile = "{tmp_path}/not/yet/store.prom";')
+    kept.install()
+    assert kept.look().returncode == 0
+    assert 'kingpost_exit_code{command="store-fix scan"} 0' in (tmp_path / "not/yet/store.prom").read_text()
+    (tmp_path / "not/yet/store.prom").unlink()
+    (tmp_path / "not/yet").rmdir()
+    (tmp_path / "not/yet").write_text("a file")
+    done = kept.look()
+    assert done.returncode == 1
+    assert f"file: {tmp_path}/not/yet/store.prom" in done.stderr
+    assert "fix: " in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def lose_a_path(nix) -> str:
     """Delete what the database says is there; gives the path."""
     path = Path(nix.run("nix-store", "--add", __file__).stdout.strip())

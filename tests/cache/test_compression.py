@@ -178,6 +178,25 @@ def test_zstd_without_content_size_and_with_checksum():
         decompressed("zstd", broken)
 
 
+@given(
+    pieces=st.lists(
+        st.one_of(st.binary(max_size=40), st.integers(1, 300).map(bytes)), min_size=1, max_size=30
+    ),
+    cut=st.integers(0, 9000),
+    step=st.integers(1, 700),
+)
+def test_a_frame_of_many_blocks_whole_and_cut_anywhere(pieces, cut, step):
+    out = io.BytesIO()
+    with zstandard.ZstdCompressor(write_checksum=True).stream_writer(out, closefd=False) as writer:
+        for piece in pieces:
+            writer.write(piece)
+            writer.flush(zstandard.FLUSH_BLOCK)
+    whole = out.getvalue()
+    assert decompressed("zstd", whole, step) == b"".join(pieces)
+    with pytest.raises(TruncatedError):
+        decompressed("zstd", whole[: cut % len(whole)], step)
+
+
 def test_a_frame_that_wants_too_much_memory_is_refused():
     out = io.BytesIO()
     parameters = zstandard.ZstdCompressionParameters(window_log=30)

@@ -87,6 +87,10 @@ class ZstdFrames:
                 self._skip -= step
                 position += step
                 continue
+            if self._state == self._block and not self._kept:
+                position = self._blocks(data, position, end)
+                if self._skip or position == end:
+                    continue
             between = self._state == self._magic
             if between and end - position < 4:
                 self._held = data[position:]
@@ -100,6 +104,18 @@ class ZstdFrames:
                 return position
             position += take
         return end
+
+    def _blocks(self, data: bytes, position: int, end: int) -> int:
+        """Pass whole blocks that are not the last of their frame; gives where the first other one begins."""
+        while position + 3 <= end:
+            header = data[position] | data[position + 1] << 8 | data[position + 2] << 16
+            kind = header >> 1 & 3
+            if header & 1 or kind == _RESERVED:
+                break
+            position += 4 if kind == _RLE else 3 + (header >> 3)
+        if position > end:
+            self._skip, position = position - end, end
+        return position
 
     def readinto(self, buffer: memoryview, /) -> int:
         """Not used: zstandard calls `read`."""

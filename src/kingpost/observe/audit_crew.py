@@ -7,6 +7,7 @@ outlives them, and end when the pipe to their parent does, however the parent di
 
 from __future__ import annotations
 
+import gc
 import os
 import queue
 import signal
@@ -15,7 +16,7 @@ import threading
 from collections import deque
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final, NoReturn, Self
 
 from kingpost.cache.fetch import Access, Throttle, open_cache
 from kingpost.cache.signatures import trusted_keys
@@ -224,6 +225,9 @@ def _serve(pipe: Connection, make: Callable[[], Auditor], threads: int) -> None:
     code = 1
     try:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
+        gc.freeze()  # what was there before the fork stays: looking through it would only copy its pages
+        if threads == 1:
+            _serve_alone(pipe, make())
         hands = _Threads(make(), threads)
         numbers: dict[int, int] = {}
         lock = threading.Lock()
@@ -245,6 +249,13 @@ def _serve(pipe: Connection, make: Callable[[], Auditor], threads: int) -> None:
         code = 0
     finally:
         os._exit(code)
+
+
+def _serve_alone(pipe: Connection, auditor: Auditor) -> NoReturn:
+    """Do one task after the other, without threads that would wait for each other; ends as the pipe does."""
+    while True:
+        number, task = pipe.recv()
+        pipe.send((number, perform(auditor, task)))
 
 
 def _until_broken(answer: Callable[[], None]) -> None:

@@ -6,13 +6,14 @@ Colours only on a terminal; never a table that wraps.
 from __future__ import annotations
 
 import json
+import os
 from collections import Counter
 from typing import IO, TYPE_CHECKING, Final
 
 from kingpost.base.verdict import Status, count
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from kingpost.base.verdict import Verdict
 
@@ -34,10 +35,7 @@ def show(verdicts: Sequence[Verdict], stream: IO[str], *, note: str = "") -> Non
         note: A sentence for the summary line, for example how much was checked.
 
     """
-    from rich.console import Console  # noqa: PLC0415 - slow to import; --json does not need it
-    from rich.text import Text  # noqa: PLC0415 - likewise
-
-    console = Console(file=stream, highlight=False, soft_wrap=True, markup=False, emoji=False)
+    say = _speaker(stream)
     for status in _ORDER:
         found = [verdict for verdict in verdicts if verdict.status is status]
         if status in (Status.OK, Status.EXPECTED) and len(found) > LISTED_WHEN_FINE:
@@ -47,20 +45,28 @@ def show(verdicts: Sequence[Verdict], stream: IO[str], *, note: str = "") -> Non
             seen[verdict.code] += 1
             if seen[verdict.code] > LISTED_PER_CODE:
                 continue
-            console.print(Text(f"{status!s:8}", style=f"bold {_COLOUR[status]}"), end=" ")
-            console.print(Text(printable(verdict.subject), style="bold"))
-            console.print(
-                Text(f"         {printable(verdict.summary)}"), Text(f"[{verdict.code}]", style="dim")
-            )
+            say((f"{status!s:8}", f"bold {_COLOUR[status]}"), (printable(verdict.subject), "bold"))
+            say((f"         {printable(verdict.summary)}", ""), (f"[{verdict.code}]", "dim"))
             if status is Status.FAILED and verdict.evidence:
-                console.print(Text(f"         seen: {_evidence(verdict)}", style="dim"))
+                say((f"         seen: {_evidence(verdict)}", "dim"))
             if verdict.remedy:
-                console.print(Text(f"         do:   {printable(verdict.remedy)}"))
+                say((f"         do:   {printable(verdict.remedy)}", ""))
         for code, number in seen.items():
             if number > LISTED_PER_CODE:
                 words = f"{status!s:8} and {number - LISTED_PER_CODE} more [{code}]; --json lists all"
-                console.print(Text(words, style=_COLOUR[status]))
-    console.print(Text(_summary(verdicts, note)))
+                say((words, _COLOUR[status]))
+    say((_summary(verdicts, note), ""))
+
+
+def _speaker(stream: IO[str]) -> Callable[..., None]:
+    """Give a function that prints one line of (text, style) parts; a pipe is spared the import of rich."""
+    if not stream.isatty() and not os.environ.keys() & {"FORCE_COLOR", "TTY_COMPATIBLE"}:
+        return lambda *parts: print(*(text for text, _ in parts), file=stream)
+    from rich.console import Console  # noqa: PLC0415 - slow to import
+    from rich.text import Text  # noqa: PLC0415 - likewise
+
+    console = Console(file=stream, highlight=False, soft_wrap=True, markup=False, emoji=False)
+    return lambda *parts: console.print(*(Text(text, style=style) for text, style in parts))
 
 
 def printable(text: str) -> str:

@@ -265,3 +265,12 @@ def test_names_are_what_kubernetes_takes_and_stay_apart(text):
 def test_a_quantity_means_the_same_bytes(size):
     number, unit = re.fullmatch(r"(\d+)([KMGTP]i)?", quantity(size)).groups()
     assert int(number) * 1024 ** ("KMGTP".index(unit[0]) + 1 if unit else 0) == size
+
+
+def test_a_namespace_is_made_before_what_is_put_in_it():
+    """kubectl takes the files of a folder in the order of their names (apply --recursive)."""
+    seen = set()
+    for path in sorted(manifests(flywheel())):
+        _, _, namespace, name = path.split("/")
+        seen |= {namespace} if name == "00-namespace.yaml" else set()
+        assert namespace in seen or namespace == "default", path

@@ -45,7 +45,8 @@ def render_namespaces(platform: Platform) -> dict[str, Sheet]:
             documents = _namespace(namespace, quota)
             if documents:
                 comment = f"Namespace {namespace}, rendered by kingpost: change the topology instead."
-                files[manifest_file(cluster, namespace, "namespace")] = Sheet((comment,), tuple(documents))
+                # kubectl takes a folder's files by their names, and nothing can be put where no namespace is yet.
+                files[manifest_file(cluster, namespace, "00-namespace")] = Sheet((comment,), tuple(documents))
     return files
 
 

@@ -125,7 +125,7 @@ def test_what_cannot_be_entered_says_why(entrance):
 
 def row(name, containers, job="", manager="", instance=""):
     """Write a pod as kubectl's jsonpath prints it."""
-    return "\t".join([name, job, manager, instance, containers]) + "\n"
+    return f"{name}\t{job}\t{manager}\t{instance}\t{containers}" + "\n"
 
 
 SINCE = "2026-11-21T00:00:00Z"

@@ -30,13 +30,14 @@ RESOURCES = {
     "limitranges": ("/api/v1", "LimitRange", True),
     "persistentvolumeclaims": ("/api/v1", "PersistentVolumeClaim", True),
     "serviceaccounts": ("/api/v1", "ServiceAccount", True),
+    "secrets": ("/api/v1", "Secret", True),
     "namespaces": ("/api/v1", "Namespace", False),
     "deployments": ("/apis/apps/v1", "Deployment", True),
     "jobs": ("/apis/batch/v1", "Job", True),
-    "cronjobs": ("/apis/batch/v1", "CronJob", True),
     "roles": ("/apis/rbac.authorization.k8s.io/v1", "Role", True),
     "rolebindings": ("/apis/rbac.authorization.k8s.io/v1", "RoleBinding", True),
 }
+SINCE = "2026-11-21T00:00:00Z"
 BY_KIND = {kind: name for name, (_, kind, _) in RESOURCES.items()}
 
 
@@ -67,6 +68,40 @@ class Cluster:
         head = one["metadata"]
         self.objects[BY_KIND[one["kind"]], head.get("namespace", ""), head["name"]] = one
 
+    def drop(self, kind, namespace, name):
+        del self.objects[BY_KIND[kind], namespace, name]
+
+
+def stored(manifest, *, ready=1):
+    """Give an applied manifest as Kubernetes keeps it: its defaults, its own spelling of amounts, a status.
+
+    Seen with a kube-apiserver 1.34 (tests/real/test_drift_clusters.py runs against one where it is told of one).
+    """
+    one = json.loads(json.dumps(manifest))
+    one["metadata"] |= {"uid": "u", "creationTimestamp": "2026-11-21T00:00:00Z", "resourceVersion": "1"}
+    if one["kind"] in {"Deployment", "Job"}:
+        inside = one["spec"]["template"]["spec"]
+        for container in (*inside.get("initContainers", ()), *inside["containers"]):
+            container |= {"terminationMessagePath": "/dev/termination-log", "imagePullPolicy": "IfNotPresent"}
+            for amounts in container.get("resources", {}).values():
+                amounts |= {name: _canonical(amount) for name, amount in amounts.items()}
+        inside |= {"dnsPolicy": "ClusterFirst", "schedulerName": "default-scheduler"}
+        one["status"] = {"replicas": 1, **({"readyReplicas": ready} if ready else {})}
+    if one["kind"] == "Service":
+        one["spec"] |= {"clusterIP": "10.43.0.7", "sessionAffinity": "None"}
+    return one
+
+
+def _canonical(amount):
+    size = amount.removesuffix("Mi")
+    return f"{int(size) // 1024}Gi" if size != amount and int(size) % 1024 == 0 else amount
+
+
+def free_port():
+    """Give a port of loopback that nobody has."""
+    with socket.create_server(("127.0.0.1", 0)) as one:
+        return one.getsockname()[1]
+
 
 def pod(namespace, name, *containers, labels=None, phase="Running", **status):
     """Give a pod that runs."""
@@ -76,7 +111,7 @@ def pod(namespace, name, *containers, labels=None, phase="Running", **status):
         "metadata": {"name": name, "namespace": namespace, "uid": f"uid-{name}", "labels": labels or {}},
         "spec": {"containers": [{"name": one, "image": "x"} for one in names]},
         "status": {"phase": phase, "containerStatuses": [
-            {"name": one, "restartCount": 0, "lastState": {}, "state": {"running": {"startedAt": "2026-11-21T00:00:00Z"}}}
+            {"name": one, "restartCount": 0, "lastState": {}, "state": {"running": {"startedAt": SINCE}}}
             for one in names], **status},
     }  # fmt: skip
 
@@ -97,7 +132,8 @@ class Handler(BaseHTTPRequestHandler):
             return self.give(found)
         return self.objects(parts.path, query)
 
-    do_POST = do_GET
+    def do_POST(self):
+        self.do_GET()
 
     def discovery(self, path):
         if path == "/version":
@@ -135,7 +171,8 @@ class Handler(BaseHTTPRequestHandler):
         if words[0] == "namespaces" and len(words) > 2:
             namespace, words = words[1], words[2:]
         if namespace in self.cluster.forbidden:
-            message = f'{words[0]} is forbidden: User "test" cannot list resource "{words[0]}" in the namespace "{namespace}"'
+            what = f'User "test" cannot list resource "{words[0]}" in the namespace "{namespace}"'
+            message = f"{words[0]} is forbidden: {what}"
             return self.refuse(403, "Forbidden", message)
         if words[0] not in RESOURCES:
             return self.refuse(404, "NotFound", "the server could not find the requested resource")

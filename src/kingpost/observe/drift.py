@@ -11,6 +11,7 @@ from kingpost.base.errors import KingpostError
 from kingpost.observe import (
     doctor_codes,
     drift_caches,
+    drift_clusters,
     drift_docker,
     drift_files,
     drift_firewall,
@@ -55,6 +56,7 @@ KINDS: Final[tuple[Kind, ...]] = (
     drift_docker,
     drift_firewall,
     drift_secrets,
+    drift_clusters,
 )
 """Every kind of item on a host, in the order of the report."""
 
@@ -87,7 +89,7 @@ class Scope:
 def compare(platform: Platform, entrance: Entrance, scope: Scope) -> list[Verdict]:
     """Give the verdicts of every item, host by host, then of GitLab and the caches."""
     hosts = {
-        name: Visit(on, entrance.docker)
+        name: Visit(on, entrance.docker, entrance.kubectl)
         for name, on in by_host(platform).items()
         if not scope.hosts or name in scope.hosts
     }

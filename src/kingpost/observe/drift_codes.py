@@ -195,6 +195,42 @@ SECRET_NEWLINE: Final = Code(
     told_apart="More than one newline is KP-DRIFT-SECRET-SHAPE.",
     remedy="better store it without: `printf %s VALUE`",
 )  # fmt: skip
+OBJECT: Final = Code(
+    "KP-DRIFT-OBJECT", Status.FAILED, "an object in the cluster differs",
+    "An image, a limit, the names of variables, a port, a quota or a configuration in the cluster is not the rendered "
+    "one.",
+    cause="The manifests were not applied since, or somebody changed it: `kubectl edit`, `kubectl set`, an operator.",
+    told_apart="Amounts are compared as what they are: 1024Mi is 1Gi. What Kubernetes adds by itself is not compared.",
+    remedy="`kubectl diff --recursive --filename clusters/NAME`, then apply; or declare what is there",
+)  # fmt: skip
+OBJECT_MISSING: Final = Code(
+    "KP-DRIFT-OBJECT-MISSING", Status.FAILED, "an object is not in the cluster",
+    "A rendered object, or a Secret that one refers to, is not there.",
+    cause="The manifests were not applied, it was deleted, or nobody made the Secret.",
+    told_apart="A pod that waits in CreateContainerConfigError is often one whose Secret is missing.",
+    remedy="apply the manifests; each file says how its Secret is made",
+)  # fmt: skip
+OBJECT_EXTRA: Final = Code(
+    "KP-DRIFT-OBJECT-EXTRA", Status.FAILED, "an object that is declared no more",
+    "The cluster has an object with kingpost's label that the topology does not render.",
+    cause="It was removed from the topology or renamed, and `kubectl apply` deletes nothing by itself.",
+    told_apart="Objects without the label are not looked at: they are others'.",
+    remedy="`kubectl delete` it, or apply with `--prune --selector app.kubernetes.io/managed-by=kingpost`",
+)  # fmt: skip
+OBJECT_NOT_READY: Final = Code(
+    "KP-DRIFT-OBJECT-NOT-READY", Status.FAILED, "a workload is not ready",
+    "Fewer pods of a Deployment are ready than declared.",
+    cause="Its pod does not start, is killed for memory, or fails its readiness probe.",
+    told_apart="`kingpost pressure` says whether it was killed for memory.",
+    remedy="`kubectl describe pod` and `kubectl logs` of it",
+)  # fmt: skip
+ETCD_QUOTA: Final = Code(
+    "KP-DRIFT-ETCD-QUOTA", Status.FAILED, "etcd has another quota",
+    "etcd's quota in effect is not the declared one.",
+    cause="k3s or etcd was not started again since it was set, or no quota is set: then it is 2 GiB.",
+    told_apart="Asked of etcd's own metrics; at the quota it raises NOSPACE and the cluster takes no more writes.",
+    remedy="deploy the rendered k3s module or kubeadm configuration, then restart k3s or etcd",
+)  # fmt: skip
 RUNNER_UNKNOWN: Final = Code(
     "KP-DRIFT-RUNNER-UNKNOWN", Status.FAILED, "GitLab has no such runner",
     "Neither the runner's id nor its name is among the runners that GitLab shows for this token.",

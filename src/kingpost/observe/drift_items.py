@@ -23,12 +23,14 @@ class Visit:
     Attributes:
         on: What the topology puts there.
         docker: The docker client's argument list.
+        kubectl: Likewise.
         answers: By question.
 
     """
 
     on: OnHost
     docker: tuple[str, ...] = ("docker",)
+    kubectl: tuple[str, ...] = ("kubectl",)
     answers: Mapping[str, Answer] = field(default_factory=dict)
 
     def subject(self, item: str) -> str:

@@ -49,6 +49,13 @@ ask() {
 }
 """
 
+#: kubectl's configuration where k3s and kubeadm put it, unless whoever looks has one of their own.
+KUBECONFIG: Final = (
+    "for file in /etc/rancher/k3s/k3s.yaml /etc/kubernetes/admin.conf; do "
+    '[ -n "${KUBECONFIG:-}" ] || [ -e "$HOME/.kube/config" ] || [ ! -r "$file" ] || export KUBECONFIG="$file"; done'
+)
+"""What a script that calls kubectl begins with."""
+
 
 @dataclass(frozen=True, slots=True)
 class Question:

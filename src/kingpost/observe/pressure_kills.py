@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 from kingpost.base.units import approximate_size, format_size
 from kingpost.observe import pressure_codes as codes
 from kingpost.observe.declared import unit_limits
-from kingpost.observe.looking import Question, answer_to, words
+from kingpost.observe.looking import KUBECONFIG, Question, answer_to, words
 from kingpost.observe.oom_log import KEPT, kills
 from kingpost.observe.pressure_owner import Owner, Running, owner_of, pod_owner
 
@@ -60,7 +60,8 @@ def questions(
             f'ids=$({client} ps -aq) && {{ [ -z "$ids" ] || {client} inspect --format {words((CONTAINERS,))} $ids; }}',
         )
     if on.clusters:
-        yield Question("pods", words((*kubectl, "get", "pods", "-A", "-o", f"jsonpath={PODS}")))
+        client = words((*kubectl, "--request-timeout=10s", "get", "pods", "-A", "-o", f"jsonpath={PODS}"))
+        yield Question("pods", f"{KUBECONFIG}\n{client}")
 
 
 def judge(on: OnHost, answers: Mapping[str, Answer]) -> Iterator[Verdict]:

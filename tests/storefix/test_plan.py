@@ -137,3 +137,33 @@ def test_what_an_unregistered_root_needs_is_alive(paper):
     assert "drop" not in {kind for kind, _ in kinds(document)}
     [left] = [left for left in document["left"] if left["subject"] == path_of("c")]
     assert left["needed_by"][0].startswith("profile system")
+
+
+def test_what_a_lost_row_refers_to_is_not_forgotten_while_the_row_may_come_back(paper):
+    """Without those references, what is needed only through the lost row would look dead, and be dropped."""
+    (paper.state / "gcroots/d").unlink()
+    paper.sql(("delete from ValidPaths where path = ?", path_of("c")))  # d is needed by it alone
+    paper.lose("d")
+    for _ in range(2):
+        code, said = paper.run("repair", "--yes", source=False)
+        assert code == 1
+        assert "forget" not in said
+        assert paper.rows("select count(*) from ValidPaths where path = ?", path_of("d")) == [(1,)]
+    # Of rows that nothing needs the references are forgotten all the same.
+    paper.sql(("insert into Refs values (777, 6)",))
+    code, said = paper.run("repair", "--yes", source=False)
+    assert "1 forget" in said
+    assert paper.rows("select referrer from Refs where reference = 6 and referrer = 777") == []
+    code, said = paper.run("repair", "--yes")
+    assert code == 0, said
+    paper.assert_sound()
+
+
+def test_a_path_that_only_a_lost_row_refers_to_can_be_given_up(paper):
+    (paper.state / "gcroots/d").unlink()
+    paper.sql(("delete from ValidPaths where path = ?", path_of("c")))
+    paper.lose("d")
+    words = ["--allow-cut", path_of("d"), "--allow-cut", path_of("a"), "--allow-cut", path_of("b")]
+    _, said = paper.run("repair", "--yes", *words, source=False)
+    assert paper.rows("pragma foreign_key_check") == [], said
+    assert paper.rows("select count(*) from ValidPaths where path = ?", path_of("d")) == [(0,)]

@@ -1,8 +1,10 @@
 """Scan, compare, keys, log, roots: what is found, and that nothing is where there is nothing."""
 
+import contextlib
 import json
 import os
 import shutil
+import signal
 import sqlite3
 
 import pytest
@@ -10,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.storefix.paper import Paper, hash_part, path_of
 
-from kingpost.storefix import contents, integrity, nar, pages, roots
+from kingpost.storefix import contents, database, integrity, nar, pages, roots
 from kingpost.storefix.compare import compare
 from kingpost.storefix.database import connect
 
@@ -84,7 +86,8 @@ def test_compare_is_the_difference_of_two_sets(tmp_path_factory, present, regist
         paper.sql(
             ("insert into ValidPaths (path, hash, registrationTime) values ('/foo/nix/store/x', 'x', 1)",)
         )
-    result = compare(paper.store)
+    with contextlib.closing(connect(paper.database)) as connection:
+        result = compare(paper.store, connection)
     assert result.lost == sorted(names[number].encode() for number in registered - present)
     assert result.unregistered == {names[number].encode() for number in present - registered}
     assert result.invalid == ([b"/foo/nix/store/x"] if odd else [])
@@ -237,3 +240,87 @@ def test_names_are_shown_without_control_characters(paper):
     assert code == 0
     assert "\x1b" not in said
     assert "\\x1b[31mred" in said
+
+
+def test_what_nix_does_meanwhile_is_no_damage(paper, monkeypatch):
+    """It registers a path after the directory was listed, collects another before, and a third while hashing."""
+    names = os.listdir
+
+    def listing(place):
+        if os.fsencode(place) != os.fsencode(paper.real):
+            return names(place)
+        paper.sql(("delete from Refs where referrer = 3",), ("delete from ValidPaths where id = 3",))
+        paper.lose("f")
+        found = names(place)
+        new = paper.real / f"{hash_part('new')}-new"
+        new.write_text("new\n")
+        digest = nar.digest(new)
+        insert = "insert into ValidPaths (path, hash, registrationTime, narSize) values (?, ?, 2, ?)"
+        paper.sql((insert, f"/nix/store/{new.name}", digest.nar_hash, digest.nar_size))
+        return [*found, os.fsencode(new.name)]
+
+    def collected(*args):
+        paper.sql(("delete from Refs where referrer = 6",), ("delete from ValidPaths where id = 6",))
+        paper.lose("e")
+        return check(*args)
+
+    check = contents.check
+    monkeypatch.setattr(os, "listdir", listing)
+    monkeypatch.setattr(contents, "check", collected)
+    assert set(found(paper)) == {"fsync-off"}
+
+
+def test_connections_see_one_state_though_somebody_writes(paper, monkeypatch):
+    writes = iter(range(3))
+    seen = database._state
+
+    def state(path):
+        if (number := next(writes, None)) is not None:
+            paper.sql(("insert into DerivationOutputs values (3, ?, 'x')", f"out{number}"))
+        return seen(path)
+
+    monkeypatch.setattr(database, "_state", state)
+    one, other = database.same_state(paper.database, 2)
+    paper.sql(("insert into DerivationOutputs values (3, 'later', 'x')",))
+    counts = [
+        connection.execute("select count(*) from DerivationOutputs").fetchone() for connection in (one, other)
+    ]
+    assert counts == [(3,), (3,)]
+    assert one is not other
+    one.close(), other.close()
+
+
+def test_one_connection_serves_all_where_somebody_writes_all_the_time(paper, monkeypatch):
+    monkeypatch.setattr(database, "_state", lambda _path: object())
+    one, other = database.same_state(paper.database, 2)
+    assert one is other
+    one.close()
+    assert set(found(paper)) == {"fsync-off"}
+
+
+def test_an_index_that_has_lost_an_entry(paper):
+    query = "select rootpage from sqlite_master where name = 'sqlite_autoindex_ValidPaths_1'"
+    with paper.database.open("r+b") as file:
+        file.seek(
+            (paper.rows(query)[0][0] - 1) * 4096 + 3
+        )  # the number of cells, behind the kind of the page
+        count = int.from_bytes(file.read(2), "big")
+        file.seek(-2, os.SEEK_CUR)
+        file.write((count - 1).to_bytes(2, "big"))
+    assert "5 entries" in found(paper)["database-malformed"]["summary"]
+
+
+def test_a_child_that_ends_badly_says_no():
+    assert integrity.in_child(lambda: True)
+    assert not integrity.in_child(lambda: False)
+    # As by SIGBUS when the disk does not give a mapped page back.
+    assert not integrity.in_child(lambda: os.kill(os.getpid(), signal.SIGKILL) or True)
+
+
+@pytest.mark.parametrize("name", [".", "..", ".-x", "..-x"])
+def test_names_of_dots_are_none(paper, name):
+    row = "insert into ValidPaths (path, hash, registrationTime) values (?, 'x', 1)"
+    path = f"/nix/store/{hash_part('x')}-{name}"
+    paper.sql((row, path))
+    (paper.real / os.path.basename(path)).touch()
+    assert found(paper)["invalid-row"]["subject"] == path

@@ -23,11 +23,12 @@ if TYPE_CHECKING:
     from .interface import StoreRoot
 
 _IDS = 100_000  # in one joined value: some eight megabytes
+_AHEAD = 8  # values at most that wait for the listing
 _LEAST_ID = -(2**63)
 _NAME_BYTES = b"0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ+-._?="
 _HASH_BYTES = b"0123456789abcdfghijklmnpqrsvwxyz"
-_HEAD = 33  # hash part and dash
-_MOST_NAME = _HEAD + 211
+_HEAD = 34  # hash part, dash, and one character of the name
+_MOST_NAME = 33 + 211
 OURS_AND_NIXS = frozenset({b".links", b".store-fix"})  # names in the store that are no paths and belong there
 PLAIN_NAME = re.compile(BASE_NAME.pattern.encode())
 
@@ -85,10 +86,11 @@ class _Chunk(NamedTuple):
 class _Reader(threading.Thread):
     """Reads joined rows ahead in a thread of its own; SQLite works without Python's lock."""
 
-    def __init__(self, connection: sqlite3.Connection) -> None:
+    def __init__(self, connection: sqlite3.Connection, ahead: threading.Event) -> None:
         super().__init__(daemon=True)
         self._connection = connection
-        self._chunks: queue.Queue[_Chunk | None] = queue.Queue(3)
+        self._is_ahead = ahead
+        self._chunks: queue.Queue[_Chunk | None] = queue.Queue(_AHEAD)
         self._error: BaseException | None = None
         self._ended = False
 
@@ -98,6 +100,7 @@ class _Reader(threading.Thread):
         except BaseException as error:  # noqa: BLE001 -- raised again in the thread that waits
             self._error = error
         finally:
+            self._is_ahead.set()
             self._chunks.put(None)
 
     def _read(self) -> None:
@@ -109,6 +112,8 @@ class _Reader(threading.Thread):
             last = min(first + _IDS - 1, -(_LEAST_ID + 1))
             count, joined, bad, newest = self._connection.execute(_JOINED, (first, last)).fetchone()
             span = Span(first, last, newest if isinstance(newest, int) else 0)
+            if self._chunks.full():
+                self._is_ahead.set()
             self._chunks.put(_Chunk(span, count, joined or b"", bad))
 
     def chunks(self) -> Iterator[_Chunk]:
@@ -131,7 +136,9 @@ class _Reader(threading.Thread):
             raise self._error
 
 
-def compare(store: StoreRoot, connection: sqlite3.Connection) -> Comparison:
+def compare(
+    store: StoreRoot, connection: sqlite3.Connection, ahead: threading.Event | None = None
+) -> Comparison:
     """Compare all rows with all names of the store directory.
 
     What is registered or deregistered meanwhile may show as a difference: the caller looks again at each.
@@ -140,21 +147,24 @@ def compare(store: StoreRoot, connection: sqlite3.Connection) -> Comparison:
         store: The store.
         connection: Its database, in a read transaction that began before this: then what is registered was on
             disk before the directory was listed.
+        ahead: Set once a second core has nothing to do for this any more.
 
     Raises:
         OSError: The directory cannot be read.
         sqlite3.DatabaseError: The database cannot be read to its end.
 
     """
-    reader = _Reader(connection)
+    prefix = os.fsencode(store.store_dir + "/")
+    reader = _Reader(connection, ahead or threading.Event())
     reader.start()
     result = Comparison()
     chunks = reader.chunks()
-    prefix = os.fsencode(store.store_dir + "/")
     try:
-        names = set(os.listdir(os.fsencode(store.real_store)))
-        names -= OURS_AND_NIXS
+        listed = os.listdir(os.fsencode(store.real_store))
+        names = set(listed)
+        names.difference_update(OURS_AND_NIXS)
         result.names = len(names)
+        present: frozenset[bytes] | None = None  # made when something is lost
         for chunk in chunks:
             result.rows += chunk.rows
             result.spans.append(chunk.span)
@@ -163,9 +173,11 @@ def compare(store: StoreRoot, connection: sqlite3.Connection) -> Comparison:
             here = _plain(chunk, prefix)
             if here is None:
                 here = _valid_only(connection, chunk.span, prefix, result)
-            if not names.issuperset(here):
-                result.lost += [name for name in here if name not in names]
+            before = len(names)
             names.difference_update(here)
+            if before - len(names) != len(here):
+                present = present or frozenset(listed)
+                result.lost += [name for name in here if name not in present]
     finally:
         chunks.close()  # type: ignore[attr-defined]  # it is a generator
     result.unregistered = names
@@ -177,17 +189,18 @@ def _plain(chunk: _Chunk, prefix: bytes) -> list[bytes] | None:
     """Cut joined paths into base names, with few calls for many; None if one of them may be no path."""
     joined, count = chunk.joined, chunk.rows
     names = joined.split(b"/" + prefix)
-    if len(names) != count or not joined.startswith(prefix) or b"-." in joined:
+    if len(names) != count or not joined.startswith(prefix):
         return None
     names[0] = names[0][len(prefix) :]
-    others = count * len(prefix.translate(None, _NAME_BYTES)) + count - 1
-    if len(joined.translate(None, _NAME_BYTES)) != others:
+    odd_in_prefix = len(prefix.translate(None, _NAME_BYTES))
+    if len(joined.translate(None, _NAME_BYTES)) != count * odd_in_prefix + count - 1:
         return None
-    lengths = set(map(len, names))
     heads = b"".join([name[:_HEAD] for name in names])
-    if min(lengths) <= _HEAD or max(lengths) > _MOST_NAME or heads[_HEAD - 1 :: _HEAD] != b"-" * count:
+    if len(heads) != count * _HEAD or heads[_HEAD - 2 :: _HEAD] != b"-" * count:
         return None
-    return names if len(heads.translate(None, _HASH_BYTES)) == count else None
+    first = heads[_HEAD - 1 :: _HEAD]  # of the name; a dot there may make it none
+    odd = len(heads.translate(None, _HASH_BYTES)) - len(first.translate(None, _HASH_BYTES))
+    return names if odd == count and b"." not in first and max(set(map(len, names))) <= _MOST_NAME else None
 
 
 def _valid_only(connection: sqlite3.Connection, span: Span, prefix: bytes, result: Comparison) -> list[bytes]:

@@ -8,10 +8,13 @@ index, and that has no row.
 
 from __future__ import annotations
 
+import mmap
+import os
 import sqlite3
 import struct
+import warnings
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, BinaryIO, Callable
 
 from .database import SCHEMA_VERSION, connect
 
@@ -23,11 +26,12 @@ if TYPE_CHECKING:
 # What the first byte of a page may be: 2, 5 an inner page, 10, 13 a leaf (index, table); 0 a free or an overflow
 # page, whose first bytes are the number of the next one (source: sqlite.org/fileformat2.html).
 _KINDS = bytes((0, 2, 5, 10, 13))
-_PIECE = 1 << 20
+_WINDOW = 16 << 20  # bytes mapped at once, of whole pages whatever their size
 _WAL_HEADER, _FRAME_HEADER = 32, 24
 
 _NO_ROW = "not in (select id from ValidPaths)"
-_NEXT = f"(select {{column}} from {{table}} where {{column}} > {{low}} order by {{column}} limit 1) {_NO_ROW}"  # noqa: S608
+_LAST_ID = 2**63 - 1
+_NEXT = "ifnull((select {column} from {table} where {column} > {low} order by {column} limit 1), {none})"
 _COLUMNS = (("Refs", "reference"), ("Refs", "referrer"), ("DerivationOutputs", "drv"))
 _GAPS = """
 create temp table gap as select id as low, next as high from (
@@ -95,25 +99,28 @@ def _dangles(connection: sqlite3.Connection) -> bool:
     """Tell whether anything dangles; it may say so of a database that has no paths at all."""
 
     def beyond(low: str) -> str:
-        return " or ".join(_NEXT.format(table=table, column=column, low=low) for table, column in _COLUMNS)
+        following = (
+            _NEXT.format(table=table, column=column, low=low, none=_LAST_ID) for table, column in _COLUMNS
+        )
+        return f"nullif(min({', '.join(following)}), {_LAST_ID}) {_NO_ROW}"
 
-    below_all = f"select {beyond('-9223372036854775808')}"
+    below_all = f"select {beyond(str(-(2**63)))}"
     in_a_gap = (
         f"select 1 from ValidPaths as here not indexed where here.id + 1 {_NO_ROW} "  # noqa: S608 -- constants
-        f"and ({beyond('here.id')}) limit 1"
+        f"and {beyond('here.id')} limit 1"
     )
     return bool(connection.execute(below_all).fetchone()[0] or connection.execute(in_a_gap).fetchone())
 
 
-def counts_agree(connection: sqlite3.Connection, rows: int) -> bool:
-    """Tell whether the index on paths has as many entries as there are rows."""
+def path_entries(connection: sqlite3.Connection) -> int | None:
+    """Count the entries of the index on paths, which are as many as there are rows; None if there is no index."""
     query = "select name from pragma_index_list('ValidPaths') where origin = 'u'"
     index = connection.execute(query).fetchone()
     if index is None:
-        return True
+        return None
     name = index[0].replace('"', '""')
     query = f'select count(*) from ValidPaths indexed by "{name}"'  # noqa: S608 -- quoted
-    return bool(connection.execute(query).fetchone()[0] == rows)
+    return int(connection.execute(query).fetchone()[0])
 
 
 def _exists(table: str, column: str) -> str:
@@ -143,7 +150,7 @@ def _others(connection: sqlite3.Connection) -> tuple[tuple[str, int], ...]:
 
 
 def pages_look_sound(database: Path) -> bool:
-    """Tell whether every page of the file begins as a page of SQLite does: one read of the file, no more.
+    """Tell whether every page of the file begins as a page of SQLite does.
 
     A page whose contents are wrong behind a good beginning is left to `quick_check`, which takes far longer.
     Tells nothing, and says True, while the write-ahead log holds newer pages.
@@ -164,17 +171,41 @@ def pages_look_sound(database: Path) -> bool:
         pages, free = int.from_bytes(header[28:32], "big"), int.from_bytes(header[36:40], "big")
         if page < 512 or page & (page - 1) or database.stat().st_size < pages * page:
             return False
-        file.seek(page)  # the first one begins with the header of the file
-        other = 0
-        while True:
-            piece = file.read(max(_PIECE // page, 1) * page)
-            kinds = piece[: len(piece) // page * page : page]
-            if not kinds:
-                break
-            if kinds.translate(None, _KINDS):
-                return False
-            other += kinds.count(0)
+        # Mapped, only the beginnings are read. What the disk does not give back ends the process: let it be another.
+        return in_child(lambda: _begin_well(file.fileno(), page, free))
+
+
+def _begin_well(fd: int, page: int, free: int) -> bool:
+    size, other = os.fstat(fd).st_size, 0
+    for start in range(0, size, _WINDOW):
+        length = min(_WINDOW, size - start)
+        with mmap.mmap(fd, length, prot=mmap.PROT_READ, offset=start) as mapped:
+            # The first page begins with the header of the file.
+            kinds = mapped[0 if start else page : length // page * page : page]
+        if kinds.translate(None, _KINDS):
+            return False
+        other += kinds.count(0)
     return other <= free
+
+
+def in_child(question: Callable[[], bool]) -> bool:
+    """Ask something in a process of its own; however that ends but with a yes is a no.
+
+    Raises:
+        OSError: There can be no other process.
+
+    """
+    with warnings.catch_warnings():
+        # Python 3.12 warns of a fork beside threads: the child takes no lock, looks and ends.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        child = os.fork()
+    if not child:
+        status = 1
+        try:
+            status = 0 if question() else 1
+        finally:
+            os._exit(status)
+    return os.waitpid(child, 0)[1] == 0
 
 
 def sqlite_complaint(connection: sqlite3.Connection, *, thorough: bool = False) -> str:

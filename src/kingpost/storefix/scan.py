@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -15,7 +16,7 @@ from .database import MalformedError, connect, lacks, paths_of, rows_of, same_st
 from .errors import CannotLookError
 from .findings import PROBLEM, Finding
 from .hashing import hash_contents
-from .integrity import ForeignKeys, counts_agree, foreign_keys, pages_look_sound, sqlite_complaint
+from .integrity import ForeignKeys, foreign_keys, pages_look_sound, path_entries, sqlite_complaint
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -153,21 +154,32 @@ def _look(result: Scan, *, thorough: bool) -> tuple[set[bytes], list[Span]]:
         if missing:
             result.database = f"{missing} is missing"
             return set(), []
-        with ThreadPoolExecutor(2) as pool:
-            keys = pool.submit(foreign_keys, reading[1])
-            sound = pool.submit(pages_look_sound, store.database)
-            compared = compare(store, reading[0])
-            result.keys = keys.result()
-            if thorough or not sound.result():
-                result.database = sqlite_complaint(reading[0], thorough=thorough)
-            elif not counts_agree(reading[1], compared.rows):
-                result.database = "the index of paths is not that of its table"
+        ahead = threading.Event()
+        with ThreadPoolExecutor(1) as pool:
+            checked = pool.submit(_second_core, store, reading[1], ahead)
+            try:
+                compared = compare(store, reading[0], ahead)
+            finally:
+                ahead.set()
+            result.keys, sound, entries = checked.result()
+        if thorough or not sound:
+            result.database = sqlite_complaint(reading[0], thorough=thorough)
+        elif entries not in (None, compared.rows):
+            result.database = f"the index of paths has {entries} entries, and its table {compared.rows} rows"
     finally:
         for connection in reading:
             connection.close()
     result.rows, result.names = compared.rows, compared.names
     _identify(result, compared)
     return compared.unregistered, compared.spans
+
+
+def _second_core(
+    store: StoreRoot, connection: sqlite3.Connection, free: threading.Event
+) -> tuple[ForeignKeys, bool, int | None]:
+    """Look at what needs no names, once reading ahead for the comparison leaves the second core free."""
+    free.wait()
+    return foreign_keys(connection), pages_look_sound(store.database), path_entries(connection)
 
 
 def _identify(result: Scan, compared: Comparison) -> None:

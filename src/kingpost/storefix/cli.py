@@ -283,8 +283,8 @@ class _Program:
         outcome = self._execute(plans.read(Path(self._options.plan)))
         return self._verified(outcome)
 
-    def _verified(self, outcome: Outcome) -> int:
-        """Look again after a plan, show both, and give the exit code."""
+    def _verified(self, outcome: Outcome, *, shown: bool = False) -> int:
+        """Look again after a plan, show that and what was done unless it was, and give the exit code."""
         from .present import show_outcome, show_scan
 
         scan = self._look(hashed=False)
@@ -297,7 +297,8 @@ class _Program:
                 "after": _scan_json(scan),
             })  # fmt: skip
         else:
-            show_outcome(self._paper, outcome)
+            if not shown:
+                show_outcome(self._paper, outcome)
             self._paper.line()
             show_scan(self._paper, scan, self._next)
             self._paper.line(f"Back to before: {self._next('undo')}")
@@ -343,7 +344,7 @@ class _Program:
             if outcome.failed or not plan.of(plans.SALVAGE):
                 break
         if outcome is not None:
-            return self._verified(outcome)
+            return self._verified(outcome, shown=True)
         if self._options.json:
             self._print(_scan_json(scan))
         return EXIT_HEALTHY if scan.healthy else EXIT_PROBLEMS

@@ -4,41 +4,10 @@
 {
   name = "kingpost-attic-environment";
 
-  nodes.machine =
-    { pkgs, ... }:
-    {
-      imports = [ self.nixosModules.atticd ];
+  nodes.machine.imports = [
+    self.nixosModules.atticd
+    ./lib/attic-on-garage.nix
+  ];
 
-      services.garage = {
-        enable = true;
-        package = pkgs.garage_2;
-        settings = {
-          rpc_bind_addr = "127.0.0.1:3901";
-          rpc_secret = "5c1915fa04d0b6739675c61bf5907eb0fe3d9c69850c83820f51b4d25d13868c";
-          replication_factor = 1;
-          s3_api = {
-            s3_region = "garage";
-            api_bind_addr = "127.0.0.1:3900";
-          };
-        };
-      };
-
-      kingpost.atticd = {
-        enable = true;
-        region = "garage";
-        environmentFile = "/etc/atticd.env";
-        settings.storage = {
-          type = "s3";
-          region = "garage";
-          bucket = "attic";
-          endpoint = "http://127.0.0.1:3900";
-        };
-      };
-      systemd.services.atticd.unitConfig.ConditionPathExists = "/etc/atticd.env";
-
-      environment.systemPackages = [ pkgs.attic-client ];
-      virtualisation.memorySize = 2048;
-    };
-
-  testScript = builtins.readFile ./attic-environment.py;
+  testScript = builtins.readFile ./lib/attic_on_garage.py + builtins.readFile ./attic-environment.py;
 }

@@ -1,54 +1,45 @@
 """The metadata address answers nobody, as off the cloud: the first push takes seconds all the same."""
 
-# ruff: noqa: F821, S101 - machines are names that the driver gives; asserts test
+# ruff: noqa: ANN201, F821, S101, T201 - the machine is a name that the driver gives; lib/attic_on_garage.py comes first
 
-import re
 import time
 
 start_all()
-machine.wait_for_unit("garage.service")
-machine.wait_for_open_port(3901, "127.0.0.1")
+machine.wait_for_unit("multi-user.target")
 
 with subtest("whoever asks the metadata address waits for an answer that never comes"):
     machine.succeed("iptables -I OUTPUT -d 169.254.169.254 -j DROP")
+    # Without a route the kernel would refuse at once, and nobody would wait.
+    machine.succeed("ip route add 169.254.169.254 dev eth1")
+    start = time.monotonic()
+    machine.fail("curl --silent --max-time 3 http://169.254.169.254/")
+    assert time.monotonic() - start > 2
 
 with subtest("a bucket, and a server that keeps its bodies there"):
-    node = machine.succeed("garage node id -q").split("@")[0]
-    machine.succeed(
-        f"garage layout assign -z here -c 500M {node}",
-        "garage layout apply --version 1",
-        "garage bucket create attic",
-    )
-    key = machine.succeed("garage key create attic")
-    machine.succeed("garage bucket allow --read --write attic --key attic")
-    name = re.search(r"Key ID:\s+(\S+)", key)
-    secret = re.search(r"Secret key:\s+(\S+)", key)
-    assert name, "garage gives no key"
-    assert secret, "garage gives no secret"
-    machine.succeed(
-        "umask 077; {"
-        " echo ATTIC_SERVER_TOKEN_HS256_SECRET_BASE64=$(head -c 32 /dev/urandom | base64 -w0);"
-        f" echo AWS_ACCESS_KEY_ID={name[1]}; echo AWS_SECRET_ACCESS_KEY={secret[1]};"
-        " } >/etc/atticd.env",
-        "systemctl start atticd.service",
-    )
-    machine.wait_for_open_port(8080, "127.0.0.1")
+    start_attic()
+    log_in()
 
 with subtest("its unit says so to the SDK"):
     environment = machine.get_unit_info("atticd.service")["Environment"]
     assert "AWS_EC2_METADATA_DISABLED=true" in environment, environment
 
-with subtest("the first push takes seconds"):
-    token = machine.succeed(
-        "atticd-atticadm make-token --sub test --validity 1d --create-cache main --pull main --push main"
-    )
-    machine.succeed(
-        f"attic login --set-default here http://127.0.0.1:8080 {token.strip()}",
-        "attic cache create main",
-        "head -c 100000 /dev/urandom >/root/body",
-    )
-    path = machine.succeed("nix-store --add /root/body").strip()
+
+def first_push():
+    """Give how many seconds the first push to a server that has just started takes."""
+    machine.succeed("systemctl restart atticd.service")
+    machine.wait_for_open_port(8080, "127.0.0.1")
+    path = machine.succeed("head -c 100000 /dev/urandom >/root/body; nix-store --add /root/body").strip()
     start = time.monotonic()
-    machine.succeed(f"attic push main {path}", timeout=60)
-    took = time.monotonic() - start
+    print(machine.succeed(f"attic push main {path} 2>&1", timeout=120))
+    return time.monotonic() - start
+
+
+with subtest("the first push takes seconds"):
+    took = first_push()
+    print(f"the first push took {took:.1f} s")
     assert took < 10, f"the first push took {took:.0f} s"
+
+with subtest("nobody asked the metadata address"):
+    dropped = machine.succeed("iptables -nvxL OUTPUT | grep 169.254.169.254")
+    asked = int(dropped.split()[0])
+    assert asked <= 4, f"{asked} packets were sent to it, not only those of the try above:\n{dropped}"

@@ -1,31 +1,39 @@
 # One Attic server and everybody who calls it: the host, containers on its bridge and on its network, another
-# machine. Each reaches it at its own address, and nobody at another's.
-{ self, ... }:
+# machine. Each reaches it at the address that is rendered for it, and nobody at another's.
+# What is rendered from endpoint-contexts.toml is in rendered/; a test holds it to what `generate` writes.
+{ self, lib, ... }:
 
+let
+  tree = ./rendered/endpoint-contexts;
+  rendered = path: builtins.toJSON (builtins.readFile (tree + "/hosts/${path}"));
+in
 {
   name = "kingpost-endpoint-contexts";
 
   nodes.box = {
-    imports = [ self.nixosModules.atticd ];
+    imports = [
+      (tree + "/hosts/box")
+      self.nixosModules.atticd
+    ];
 
-    kingpost.atticd = {
-      enable = true;
-      # docker's callers come in by docker0, the other machine by eth1.
-      address = "0.0.0.0";
-      openOn = [ "docker0" "eth1" ];
-      environmentFile = "/etc/atticd.env";
-    };
-    # The script writes a token's secret first.
+    # The script writes a token's secret first, and no runner asks a GitLab for jobs here.
     systemd.services.atticd.unitConfig.ConditionPathExists = "/etc/atticd.env";
-    networking.firewall.enable = true;
-    virtualisation.docker = {
-      enable = true;
-      daemon.settings.bip = "172.20.0.1/24";
-    };
+    systemd.services.gitlab-runner.wantedBy = lib.mkForce [ ];
     virtualisation.memorySize = 1536;
   };
 
-  nodes.laptop = { };
+  nodes.laptop = {
+    imports = [ (tree + "/hosts/laptop") ];
+  };
 
-  testScript = builtins.readFile ./endpoint-contexts.py;
+  testScript = ''
+    # What `kingpost generate` wrote for each context.
+    RENDERED = {
+        "host:box": ${rendered "box/contexts/host/nix.conf"},
+        "docker:box/bridge": ${rendered "box/contexts/docker/bridge/env"},
+        "docker:box/hostnet": ${rendered "box/contexts/docker/hostnet/env"},
+        "host:laptop": ${rendered "laptop/contexts/host/nix.conf"},
+    }
+  ''
+  + builtins.readFile ./endpoint-contexts.py;
 }

@@ -2,7 +2,8 @@
 
 # ruff: noqa: ANN001, ANN201, D103, F821, S101 - machines are names that the driver gives; asserts test
 
-HOST, BRIDGE, PEER = "http://127.0.0.1:8080", "http://172.20.0.1:8080", "http://192.168.1.1:8080"
+import re
+
 FETCH = (
     "import sys, urllib.request; "
     'print(urllib.request.urlopen(sys.argv[1] + "/nix-cache-info", timeout=5).read().decode())'
@@ -12,6 +13,16 @@ FETCH = (
 def fetch(url):
     return f"$(command -v python3) -c '{FETCH}' {url}"
 
+
+def address(context):
+    """Give the server's address from a context's rendered files: its client's, else that of its daemon's cache."""
+    found = re.search(r"(?m)^(?:KINGPOST_URL_ATTIC_HOME=|substituters = )(http://[^/\s]+)", RENDERED[context])
+    assert found, RENDERED[context]
+    return found[1]
+
+
+HOST, BRIDGE, HOSTNET, PEER = map(address, RENDERED)
+assert len({HOST, BRIDGE, PEER}) == 3, "contexts of three network namespaces have an address each"
 
 start_all()
 box.wait_for_unit("docker.service")
@@ -53,9 +64,10 @@ with subtest("a container on the bridge uses the bridge's gateway, and has nobod
     box.fail(container("bridge", HOST) + " 2>&1")
 
 with subtest("a container on the host's network uses loopback"):
-    box.succeed(container("host", HOST))
+    box.succeed(container("host", HOSTNET))
 
 with subtest("another machine uses the address of the network between them"):
+    box.succeed(f"ip -brief address show eth1 | grep -qF {PEER.split('/')[2].partition(':')[0]}")
     laptop.wait_until_succeeds(fetch(PEER), timeout=60)
     laptop.fail(fetch(HOST) + " 2>&1")
     laptop.fail(fetch(BRIDGE) + " 2>&1")
@@ -63,8 +75,8 @@ with subtest("another machine uses the address of the network between them"):
 with subtest("what is not declared stays shut"):
     box.execute("(python3 -m http.server 8081 >/dev/null 2>&1 &) >&2")
     box.wait_for_open_port(8081, "127.0.0.1")
-    laptop.fail(fetch("http://192.168.1.1:8081") + " 2>&1")
-    box.fail(container("bridge", "http://172.20.0.1:8081") + " 2>&1")
+    laptop.fail(fetch(PEER.replace("8080", "8081")) + " 2>&1")
+    box.fail(container("bridge", BRIDGE.replace("8080", "8081")) + " 2>&1")
 
 with subtest("a cut cable is noticed, and its end too"):
     laptop.block()

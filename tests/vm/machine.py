@@ -62,6 +62,7 @@ class Machine:
         files: What is in the guest before its systemd starts: path without a leading / to (mode, content).
         vlan: The network of eth1.
         index: Its place among the machines of a test, from 1: its address is 192.168.1.<index>.
+        programs: A disk that it may only read (see `real_programs`), or None.
         memory: In MiB.
         cores: One, as NixOS test machines have: with two emulated ones the kernel panicked at boot now and then (twice
             in some twenty boots under QEMU 7.2), where it patches code that the other one runs, or uses cmpxchg16b.
@@ -75,6 +76,7 @@ class Machine:
     files: dict[str, tuple[int, bytes]]
     vlan: Vlan
     index: int = 1
+    programs: Path | None = None
     memory: int = 1024
     cores: int = 1
     qemu: Path = Path("/usr/bin")
@@ -138,6 +140,7 @@ class Machine:
             "-nodefaults -no-user-config -display none -serial stdio",
             f"-kernel {self.image}/vmlinuz -initrd {self.folder}/initrd",
             f"-drive if=virtio,format=qcow2,file={disk}",
+            f"-drive if=virtio,format=raw,readonly=on,file={self.programs}" if self.programs else "",
             "-device virtio-rng-pci -device virtio-serial",
             f"-chardev socket,id=shell,path={self.folder}/shell -device virtconsole,chardev=shell",
             f"-chardev socket,id=qmp,path={self.folder}/qmp -mon chardev=qmp,mode=control",

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from tests.vm.evaluated import Check
 from tests.vm.machine import Machine, retry
+from tests.vm.real_programs import make_disk
 from tests.vm.vlan import Vlan
 
 
@@ -23,6 +24,14 @@ def booted(
 ) -> Iterator[dict[str, Machine]]:
     """Give a check's machines, which start when they are used, and are off afterwards."""
     vlan = Vlan(folder)
+    disks: dict[str, Path] = {}
+    for name in check.nodes:
+        if packages := check.real(name):
+            disks[name] = folder / f"{name}.programs"
+            make_disk(packages, disks[name])
+            log(f"{name}: has the real {', '.join(packages)}")
+    if stand_ins := check.stand_ins():
+        log(f"skipped: what stands in for a real program, or is not there: {', '.join(stand_ins)}")
     machines = {
         name: Machine(
             name=name,
@@ -31,6 +40,7 @@ def booted(
             files=check.files(name),
             vlan=vlan,
             index=index,
+            programs=disks.get(name),
             memory=check.nodes[name]["memorySize"],
             qemu=qemu,
             log=log,
@@ -55,7 +65,8 @@ def run_check(
 ) -> dict[str, float]:
     """Run a check's script, then what `then` does with the machines; give the seconds that each part took.
 
-    The script is the check's own: it may run what it likes.
+    The script is the check's own: it may run what it likes. A line `skipped: …` that it prints goes to `log` too,
+    as does everything that it does.
     """
     times: dict[str, float] = {}
 
@@ -83,6 +94,7 @@ def run_check(
             "subtest": subtest,
             "retry": retry,
             "t": unittest.TestCase(),
+            "print": lambda *words: log(" ".join(map(str, words))),
             "__name__": "test_script",
         }
         exec(compile(check.script, f"checks/{check.name}", "exec"), names)

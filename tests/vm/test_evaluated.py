@@ -47,7 +47,7 @@ def test_units_that_debian_has_are_changed_and_not_replaced(nix_new):
     files = evaluate(nix_new, ROOT / "checks" / "memory-limits.nix").files("machine")
     assert "etc/systemd/system/nix-daemon.service" not in files
     overrides = files["etc/systemd/system/nix-daemon.service.d/overrides.conf"][1].decode()
-    assert "MemoryMax=512M" in overrides
+    assert "MemoryMax=384M" in overrides
     assert "MemoryMax=96M" in files["etc/systemd/system/jobs.slice"][1].decode()
     assert b'"cgroup-parent": "jobs.slice"' in files["etc/docker/daemon.json"][1]
 

@@ -70,6 +70,7 @@ in
         options = {
           home = option types.str "/var/empty";
           isSystemUser = enable;
+          isNormalUser = enable;
           group = option types.str "";
         };
       })) { };

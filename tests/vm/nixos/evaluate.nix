@@ -29,10 +29,14 @@ let
     gitlab-runner = "/opt/kingpost/gitlab-runner";
     attic-server = "/opt/kingpost/attic-server";
     garage_2 = "/opt/kingpost/garage";
+    attic-client = "/opt/kingpost/attic-client";
+    k3s = "/opt/kingpost/k3s";
+    kingpost = "/opt/kingpost/kingpost";
     kingpost-store-fix = "/opt/kingpost/store-fix";
   };
 
-  self.nixosModules = builtins.listToAttrs (map (name: {
+  # Its options of agenix are the stand-in's.
+  self.nixosModules = { agenix = { }; } // builtins.listToAttrs (map (name: {
     name = builtins.head (builtins.match "(.*)\\.nix" name);
     value = modules + "/${name}";
   }) (builtins.filter (name: builtins.match ".*\\.nix" name != null) (builtins.attrNames (builtins.readDir modules))));
@@ -65,7 +69,7 @@ let
       inherit (config.systemd) slices timers sockets;
       tmpfiles = config.systemd.tmpfiles.rules;
       etc = builtins.mapAttrs (_: etc: etc.text) config.environment.etc;
-      packages = map toString config.environment.systemPackages;
+      packages = map (package: { inherit (package) name; path = toString package; }) config.environment.systemPackages;
       nix = config.nix.settings;
       oomd = config.systemd.oomd.enable;
       docker = {
@@ -73,8 +77,9 @@ let
         inherit (config.virtualisation.docker.daemon) settings;
       };
       firewall = {
-        inherit (config.networking.firewall) enable interfaces;
+        inherit (config.networking.firewall) enable interfaces allowedTCPPorts;
       };
+      users = builtins.mapAttrs (name: user: if user.isNormalUser then "/home/${name}" else user.home) config.users.users;
     };
   read = {
     inherit (test) name testScript;

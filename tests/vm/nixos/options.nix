@@ -4,6 +4,7 @@
 let
   inherit (lib) mkIf mkOption types;
   option = type: default: mkOption { inherit type default; };
+  atticdSettings = (pkgs.formats.toml { }).generate "server.toml" config.services.atticd.settings;
 in
 {
   options.virtualisation = {
@@ -13,7 +14,6 @@ in
     writableStoreUseTmpfs = option types.bool true;
   };
 
-  # Nothing of it is in a guest: its checks are evaluated only.
   options.services.garage = {
     enable = option types.bool false;
     package = option types.package null;
@@ -21,9 +21,22 @@ in
   };
 
   options.services.openssh.enable = option types.bool false;
+  options.networking.firewall.allowedTCPPorts = option (types.listOf types.port) [ ];
 
   config = {
+    # nixos/modules/services/cluster/rancher/default.nix; Debian has no k3s, so the unit is there and does not start
+    systemd.services.k3s = mkIf config.services.k3s.enable {
+      description = "k3s service";
+      wantedBy = [ "multi-user.target" ];
+      unitConfig.ConditionFileIsExecutable = "${pkgs.k3s}/bin/k3s";
+      serviceConfig = {
+        Type = "notify";
+        ExecStart = "${pkgs.k3s}/bin/k3s ${config.services.k3s.role} ${toString config.services.k3s.extraFlags}";
+      };
+    };
+
     # nixos/modules/services/networking/ssh/sshd.nix
+    networking.firewall.allowedTCPPorts = mkIf config.services.openssh.enable [ 22 ];
     systemd.services.sshd = mkIf config.services.openssh.enable {
       description = "SSH Daemon";
       wantedBy = [ "multi-user.target" ];
@@ -48,13 +61,28 @@ in
       };
     };
 
+    # nixos/modules/services/web-servers/garage.nix; rclone's S3 server stands in for it (guest-programs/garage)
+    systemd.services.garage = mkIf config.services.garage.enable {
+      description = "Garage Object Storage (S3 compatible)";
+      wantedBy = [ "multi-user.target" ];
+      serviceConfig = {
+        StateDirectory = "garage";
+        ExecStart = "${pkgs.garage_2}/bin/garage server";
+      };
+    };
+
     # nixos/modules/services/networking/atticd.nix
+    environment.systemPackages =
+      lib.optional config.services.atticd.enable (pkgs.writeShellScript "atticd-atticadm" ''
+        exec systemd-run --quiet --pipe --wait --collect --property=EnvironmentFile=${
+          toString config.services.atticd.environmentFile
+        } ${pkgs.attic-server}/bin/atticadm -f ${atticdSettings} "$@"
+      '')
+      ++ lib.optional config.services.garage.enable pkgs.garage_2;
     systemd.services.atticd = mkIf config.services.atticd.enable {
       wantedBy = [ "multi-user.target" ];
       serviceConfig = {
-        ExecStart = "${pkgs.attic-server}/bin/atticd -f ${
-          pkgs.writeText "server.json" (builtins.toJSON config.services.atticd.settings)
-        } --mode ${config.services.atticd.mode}";
+        ExecStart = "${pkgs.attic-server}/bin/atticd -f ${atticdSettings} --mode ${config.services.atticd.mode}";
         StateDirectory = "atticd";
         User = config.services.atticd.user;
         Restart = "on-failure";

@@ -40,6 +40,7 @@
         ./ARCHITECTURE.md
         ./CONTRIBUTING.md
         ./Makefile
+        ./checks
         ./docs
         ./examples
         ./flake.lock

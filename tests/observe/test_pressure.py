@@ -238,12 +238,47 @@ def test_disks_with_the_threshold_that_comes_next(node1):
     assert "Nix's min-free" in low.summary
 
 
+STOCK = HOMELAB.replace("[clusters.k3s]\n", '[clusters.k3s]\ndistribution = "kubernetes"\n')
+
+
 def test_the_kubelets_threshold_is_that_of_its_distribution(node1):
-    assert any("<5%" in one["who"] for one in disks(node1)["/"].evidence["thresholds"])
-    stock = platform_of(HOMELAB.replace("[clusters.k3s]\n", '[clusters.k3s]\ndistribution = "kubernetes"\n'))
-    found = disks(by_host(stock)["node1"])["/"]
+    k3s = [one["who"] for one in disks(node1)["/"].evidence["thresholds"]]
+    assert [who.partition(" ")[2].partition(",")[0] for who in k3s if "kubelet" in who] == [
+        "kubelet's nodefs.available<5%", "kubelet's imagefs.available<5%",
+    ]  # fmt: skip
+    found = disks(by_host(platform_of(STOCK))["node1"])["/"]
     assert found.code == "KP-DISK-LOW"
-    assert "nodefs.available<10%" in found.summary
+    assert "imagefs.available<15%, by default" in found.summary  # the larger of the two that it is below
+
+
+def test_the_kubelets_own_word_wins():
+    """`evictionHard` as a kubelet gives it by configz; a table of its own takes every default away."""
+    on = by_host(platform_of(STOCK))["node1"]
+    configz = '{"kubeletconfig": {"evictionHard": {"nodefs.available": "12Gi", "memory.available": "5%"}}}'
+    found = disks(on, kubelet=configz)["/"]
+    assert found.code == "KP-DISK-LOW"
+    assert "nodefs.available<12Gi, where" in found.summary
+    assert "imagefs" not in str(found.evidence)
+    assert disks(on, kubelet='{"kubeletconfig": {}}')["/"].code == "KP-DISK-OK"
+    assert disks(on, kubelet="nonsense")["/"].code == "KP-DISK-LOW"
+
+
+@pytest.mark.parametrize(
+    ("text", "mib", "code", "words"),
+    [
+        (STOCK, 400, "KP-MEMORY-OK", "memory.available<100Mi, by default"),
+        (STOCK, 90, "KP-MEMORY-EVICTION", "memory.available<100Mi"),
+        (HOMELAB, 90, "KP-MEMORY-OK", "evicts nothing for memory"),
+    ],
+)
+def test_how_far_it_is_to_an_eviction_for_memory(text, mib, code, words):
+    on = by_host(platform_of(text))["node1"]
+    meminfo = (
+        f"MemTotal: {8 * 1024 * 1024} kB\nSwapTotal: {2 * 1024 * 1024} kB\nMemAvailable: {mib * 1024} kB\n"
+    )
+    found = {v.subject: v for v in pressure_memory.judge(on, answers(meminfo=meminfo))}
+    assert found["node1: memory for pods"].code == code
+    assert words in found["node1: memory for pods"].summary
 
 
 def test_df_of_busybox_has_no_types():

@@ -50,14 +50,16 @@ class Cluster:
         forbidden: Namespaces in which everything is refused.
         run: Gives the argument list that runs a command in a pod: (pod, container, command).
         stopped: Containers that do not run.
+        configz: What every kubelet says of its configuration.
         execs: What was asked to be run: (path, query).
 
     """
 
-    def __init__(self, objects=(), *, token=None, forbidden=(), run=None, stopped=()):
+    def __init__(self, objects=(), *, token=None, forbidden=(), run=None, stopped=(), configz=None):
         self.objects = {}
         self.token, self.forbidden, self.stopped = token, set(forbidden), set(stopped)
         self.run = run or (lambda _pod, _container, command: command)
+        self.configz = configz
         self.execs = []
         for one in objects:
             self.put(one)
@@ -138,6 +140,8 @@ class Handler(BaseHTTPRequestHandler):
     def discovery(self, path):
         if path == "/version":
             return {"major": "1", "minor": "34", "gitVersion": "v1.34.0"}
+        if path.endswith("/proxy/configz"):
+            return self.cluster.configz
         if path == "/api":
             return {"kind": "APIVersions", "versions": ["v1"]}
         groups = sorted({group for group, _, _ in RESOURCES.values() if group.startswith("/apis/")})

@@ -143,9 +143,12 @@ def test_pods_as_the_real_kubectl_prints_them(tmp_path):
     ])  # fmt: skip
     app["spec"]["containers"][0]["env"] = [{"name": "T", "value": "not-a-real-token"}]
     authority = Authority(tmp_path / "authority")
-    with serving(Cluster([app]), authority) as url:
+    configz = {"kubeletconfig": {"evictionHard": {"memory.available": "1Mi", "nodefs.available": "1%"}}}
+    with serving(Cluster([app], configz=configz), authority) as url:
         entrance = Entrance(platform, "node1", kubectl=kubectl_words(kubectl, url, authority, tmp_path))
         verdicts = examine(platform, entrance, Scope(since=1.0, dead=False))
     [verdict] = [v for v in verdicts if v.code == "KP-OOM-POD" and "app-1" in v.subject]
     assert verdict.summary == "container app of blog/app-1 was OOMKilled; it was restarted 4 times"
+    [memory] = [v for v in verdicts if v.subject == "node1: memory for pods"]
+    assert "memory.available<1Mi, where" in memory.summary, "the kubelet's own word, not the default"
     assert "not-a-real-token" not in str(verdicts)

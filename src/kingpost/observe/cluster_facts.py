@@ -159,11 +159,14 @@ def same(fact: str, declared: str, seen: str) -> bool:
         return set(declared.split()) == set(seen.split())
     if declared == seen:
         return True
-    amounts = [_AMOUNT.fullmatch(text) for text in (declared, seen)]
-    if not all(amounts):
-        return False
-    first, second = (Decimal(one[1]) * _SCALE[one[2] or ""] for one in amounts if one)
-    return bool(first == second)
+    first, second = amount(declared), amount(seen)
+    return first is not None and first == second
+
+
+def amount(text: str) -> Decimal | None:
+    """Give what a quantity of Kubernetes means (`1Gi`, `100m`); None for what is none."""
+    match = _AMOUNT.fullmatch(text)
+    return Decimal(match[1]) * _SCALE[match[2] or ""] if match else None
 
 
 def secrets_of(manifest: Mapping[str, Any]) -> Iterator[tuple[str, frozenset[str]]]:

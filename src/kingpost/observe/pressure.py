@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from kingpost.base.errors import CannotLookError, KingpostError, UsageError
-from kingpost.observe import doctor_codes, pressure_disk, pressure_kills, pressure_memory
+from kingpost.observe import doctor_codes, pressure_disk, pressure_eviction, pressure_kills, pressure_memory
 from kingpost.observe import pressure_codes as codes
 from kingpost.observe.dropping import visiting
 from kingpost.observe.executors.interface import NoWay
@@ -62,6 +62,7 @@ def _host(on: OnHost, entrance: Entrance, scope: Scope) -> list[Verdict]:
     asked = [
         *pressure_kills.questions(on, entrance.docker, entrance.kubectl, int(time.time() - scope.since)),
         *pressure_memory.questions(on),
+        *pressure_eviction.questions(on, entrance.kubectl),
         *pressure_disk.questions(on, entrance.docker, dead=scope.dead),
     ]
     try:

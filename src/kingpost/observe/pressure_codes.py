@@ -59,6 +59,13 @@ NEAR: Final = Code(
     "A unit's peak is within a tenth of its limit. Page cache counts, and gives way without harm.",
     told_apart="KP-OOM-LIMIT: it did not only reach the limit, it was killed there.",
 )  # fmt: skip
+EVICTION: Final = Code(
+    "KP-MEMORY-EVICTION", Status.FAILED, "the kubelet evicts pods for memory",
+    "Less memory is available on the host than the kubelet's threshold.",
+    cause="Pods without a limit, or limits and what else runs on the host that add up to more than it has.",
+    told_apart="An evicted pod has the reason Evicted, a killed one OOMKilled: KP-OOM-POD.",
+    remedy="`kubectl describe node`: what requests and limits add up to; give every pod a limit, lower concurrency",
+)  # fmt: skip
 UNLIMITED: Final = Code(
     "KP-BUDGET-UNLIMITED", Status.FAILED, "declared limited, and it is not",
     "The budget counts on a unit's limit, and systemd has none in effect.",

@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING, Final
 from kingpost.base.units import approximate_size
 from kingpost.observe import pressure_codes as codes
 from kingpost.observe.looking import Question, answer_to, words
+from kingpost.observe.pressure_eviction import evictions
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
     from kingpost.base.verdict import Verdict
     from kingpost.observe.looking import Answer
+    from kingpost.observe.pressure_eviction import Eviction
     from kingpost.render.nix_hosts import OnHost
 
 _VIRTUAL: Final = frozenset(
@@ -34,10 +36,7 @@ _VIRTUAL: Final = frozenset(
     }
 )
 STORE: Final = "/nix/store"
-KUBELET: Final = "/var/lib/kubelet"
-#: The kubelet's eviction-hard defaults on Linux, and k3s's own (pkg/daemons/agent): percent left of space.
-EVICTION: Final = {"kubernetes": 10, "k3s": 5}
-#: The kubelet's nodefs.inodesFree; the same share is reason to look on every other disk.
+#: Percent of inodes left, on any disk; also the kubelet's nodefs.inodesFree.
 INODES: Final = 5
 #: Nothing of its own: ext4 keeps 5 % for root, and a full disk stops everything on it.
 FULL: Final = 5
@@ -101,8 +100,9 @@ def judge(on: OnHost, answers: Mapping[str, Answer], *, dead: bool) -> Iterator[
     if not found:
         yield codes.NOT_ASKED.verdict(f"{on.name}: disks", f"df: {space.why}")
     low = answer_to(answers, "min-free").text.strip()
+    limits = evictions(on, answers)
     for mount in found:
-        thresholds = list(_thresholds(on, mount, found, int(low) if low.isdigit() else 0))
+        thresholds = list(_thresholds(mount, found, int(low) if low.isdigit() else 0, limits))
         yield _space(on, mount, thresholds)
         if mount.inodes and mount.inodes_free * 100 < mount.inodes * INODES:
             share = 100 * mount.inodes_free / mount.inodes
@@ -146,16 +146,15 @@ def holds(found: list[Mount], path: str) -> Mount | None:
     return max(inside, key=lambda mount: len(mount.path), default=None)
 
 
-def _thresholds(on: OnHost, mount: Mount, found: list[Mount], min_free: int) -> Iterator[Threshold]:
+def _thresholds(
+    mount: Mount, found: list[Mount], min_free: int, evictions: Sequence[Eviction]
+) -> Iterator[Threshold]:
     yield Threshold(mount.size * FULL // 100, f"{FULL}% left, where writes begin to fail")
     if min_free and mount == holds(found, STORE):
         yield Threshold(min_free, "Nix's min-free, where a build stops to collect garbage")
-    for cluster in on.clusters.values():
-        share = EVICTION[cluster.distribution]
-        if mount == holds(found, KUBELET):
-            yield Threshold(
-                mount.size * share // 100, f"the kubelet's nodefs.available<{share}%, where it evicts pods"
-            )
+    for one in evictions:
+        if one.signal.endswith(".available") and one.path and mount == holds(found, one.path):
+            yield Threshold(one.least(mount.size), one.who)
 
 
 def _space(on: OnHost, mount: Mount, thresholds: list[Threshold]) -> Verdict:

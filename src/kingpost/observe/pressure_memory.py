@@ -9,6 +9,7 @@ from kingpost.base.units import approximate_size, format_size
 from kingpost.observe import pressure_codes as codes
 from kingpost.observe.declared import unit_limits
 from kingpost.observe.looking import Question, answer_to
+from kingpost.observe.pressure_eviction import evictions
 from kingpost.topology.budget import host_budget
 
 if TYPE_CHECKING:
@@ -54,6 +55,7 @@ def judge(on: OnHost, answers: Mapping[str, Answer]) -> Iterator[Verdict]:
     memory = _meminfo(answers)
     if memory:
         yield from _host(on, memory)
+        yield from _eviction(on, answers, memory)
     rows = {unit: _rows(answer_to(answers, f"memory {unit}")) for unit in unit_limits(on)}
     for unit, declared in unit_limits(on).items():
         yield from _unit(on, unit, declared, rows[unit], answer_to(answers, f"memory {unit}").why)
@@ -106,6 +108,23 @@ def _host(on: OnHost, memory: Mapping[str, int]) -> Iterator[Verdict]:
             f"{on.name}: swap", f"declared {format_size(on.host.swap)}, it has {approximate_size(swap)}",
             {"declared_bytes": on.host.swap, "actual_bytes": swap},
         )  # fmt: skip
+
+
+def _eviction(on: OnHost, answers: Mapping[str, Answer], memory: Mapping[str, int]) -> Iterator[Verdict]:
+    """Say how far it is to the point where the kubelet evicts pods for memory, if there is one."""
+    if not on.clusters or "MemAvailable" not in memory:
+        return
+    subject, free = f"{on.name}: memory for pods", memory["MemAvailable"]
+    evidence = {"available_bytes": free, "memory_bytes": memory["MemTotal"]}
+    for one in evictions(on, answers):
+        if one.signal == "memory.available":
+            least = one.least(memory["MemTotal"])
+            summary = f"{approximate_size(free)} available; {one.who}"
+            code = codes.EVICTION if free < least else codes.MEMORY
+            yield code.verdict(subject, summary, {**evidence, "eviction_bytes": least})
+            return
+    summary = f"{approximate_size(free)} available; this kubelet evicts nothing for memory: the kernel kills at none"
+    yield codes.MEMORY.verdict(subject, summary, evidence)
 
 
 def _unit(

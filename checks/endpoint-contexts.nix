@@ -23,7 +23,18 @@ in
   };
 
   nodes.laptop = {
-    imports = [ (tree + "/hosts/laptop") ];
+    imports = [
+      (tree + "/hosts/laptop")
+      self.nixosModules.atticd
+    ];
+
+    # A server of its own, by the module alone and as it is by default.
+    kingpost.atticd = {
+      enable = true;
+      port = 8090;
+      environmentFile = "/etc/atticd.env";
+    };
+    systemd.services.atticd.unitConfig.ConditionPathExists = "/etc/atticd.env";
   };
 
   testScript = ''

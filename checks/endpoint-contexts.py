@@ -37,13 +37,14 @@ with subtest("a secret of the wrong form is refused, with its file's name"):
     assert "BASE64" in said, said
     box.succeed("systemctl stop atticd.service")
 
-with subtest("the server starts with a good one"):
-    box.succeed(
-        "umask 077; secret=$(head -c 32 /dev/urandom | base64 -w0);"
-        " echo ATTIC_SERVER_TOKEN_HS256_SECRET_BASE64=$secret >/etc/atticd.env",
-        "systemctl start atticd.service",
-    )
-    box.wait_for_open_port(8080, "127.0.0.1")
+with subtest("the servers start with a good one"):
+    for machine, port in ((box, 8080), (laptop, 8090)):
+        machine.succeed(
+            "umask 077; secret=$(head -c 32 /dev/urandom | base64 -w0);"
+            " echo ATTIC_SERVER_TOKEN_HS256_SECRET_BASE64=$secret >/etc/atticd.env",
+            "systemctl start atticd.service",
+        )
+        machine.wait_for_open_port(port, "127.0.0.1")
 
 box.succeed("tar -c --files-from /dev/null | docker import - scratch-image")
 mounts = box.succeed(
@@ -77,6 +78,15 @@ with subtest("what is not declared stays shut"):
     box.wait_for_open_port(8081, "127.0.0.1")
     laptop.fail(fetch(PEER.replace("8080", "8081")) + " 2>&1")
     box.fail(container("bridge", BRIDGE.replace("8080", "8081")) + " 2>&1")
+
+with subtest("a server that only its own host calls listens for nobody else, firewall or not"):
+    own = HOST.replace("8080", "8090")
+    there = laptop.succeed("ip -4 -brief address show eth1").split()[2].partition("/")[0]
+    laptop.succeed(fetch(own))
+    laptop.succeed("iptables -I INPUT -j ACCEPT")
+    laptop.succeed("(python3 -m http.server 8081 >/dev/null 2>&1 &) >&2")
+    box.wait_for_open_port(8081, there)
+    box.fail(fetch(f"http://{there}:8090") + " 2>&1")
 
 with subtest("a cut cable is noticed, and its end too"):
     laptop.block()

@@ -1,4 +1,5 @@
-# A runner's token: how its file may look, what is refused, and what a new one does to the runner.
+# A runner's token: how its file may look, what is refused, and what a new one does to the runner. And a job that eats
+# all memory that the runner may take.
 { self, lib, ... }:
 
 {
@@ -10,6 +11,7 @@
     kingpost.gitlabRunner = {
       enable = true;
       settings.concurrent = 1;
+      memoryMax = "128M";
       runners.blog = {
         settings = {
           url = "http://127.0.0.1:1/";

@@ -64,3 +64,15 @@ with subtest("a restart keeps the identity that GitLab knows"):
     machine.wait_for_unit("gitlab-runner.service")
     machine.succeed(f"grep -q glrt-third_3 {CONFIG}")
     assert machine.succeed(f"cat {IDENTITY}") == identity
+
+with subtest("a job that eats more than the runner may take is killed alone"):
+    before = process()
+    group = f"/sys/fs/cgroup{machine.get_unit_info('gitlab-runner.service')['ControlGroup']}"
+    # Shell jobs are processes of the runner's unit.
+    eat = "x = bytearray(b'1') * (200 << 20)"
+    status, _ = machine.execute(f"sh -c 'echo $$ >{group}/cgroup.procs; exec python3 -c \"{eat}\"'")
+    assert status == 137, status
+    machine.succeed(f"grep -qx 'oom_kill 1' {group}/memory.events")
+    machine.sleep(3)
+    machine.require_unit_state("gitlab-runner.service")
+    assert process() == before, "the runner, and with it every other job, ended"

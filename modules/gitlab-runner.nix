@@ -243,6 +243,8 @@ in
         ];
         Restart = lib.mkDefault "always";
         RestartSec = lib.mkDefault 15;
+        # Shell jobs run in the unit: one that is killed for memory would end the others, and the runner, with it.
+        OOMPolicy = lib.mkDefault "continue";
         DynamicUser = lib.mkIf (cfg.user != null) (lib.mkForce false);
         User = lib.mkIf (cfg.user != null) cfg.user;
         MemoryMax = lib.mkIf (cfg.memoryMax != null) (lib.mkDefault cfg.memoryMax);

@@ -17,6 +17,7 @@ from tests.real.conftest import provided
 PROGRAMS = {
     "attic-server": {"atticd": "KINGPOST_ATTICD", "atticadm": "KINGPOST_ATTICADM"},
     "attic-client": {"attic": "KINGPOST_ATTIC"},
+    "gitlab-runner": {"gitlab-runner": "KINGPOST_GITLAB_RUNNER"},
     "rclone": {"rclone": "KINGPOST_RCLONE"},
 }
 """By package: each program, and the variable that names its file."""

@@ -271,3 +271,47 @@ def test_the_site_offers_every_host_to_either_kind_of_flake(nix, tmp_path):
     ):
         names = nix.eval_json(f"builtins.attrNames ({expression.format(tmp_path / 'generated')})")
         assert names == ["node1", "thinkpad"]
+
+
+BUCKETS = """
+[hosts.node1.addresses]
+tailnet = "100.64.0.1"
+[buckets.own]
+provider = "PROVIDER"
+credentials = "keys"
+listener = { host = "node1", port = 3900, managed = true }
+data_dir = "/srv/chunks"
+[attic.home]
+storage = { kind = "bucket", bucket = "own" }
+[secrets.keys]
+provider = "agenix"
+variables = ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "GARAGE_RPC_SECRET"]
+[limits.s3]
+host = "node1"
+unit = "PROVIDER.service"
+memory_max = "1GiB"
+"""
+
+
+@pytest.mark.parametrize("provider", ["garage", "minio"])
+def test_a_hosts_own_s3_server_reads_back(nix, tmp_path, provider):
+    made = Platform(Topology.model_validate(laid_over(BUCKETS.replace("PROVIDER", provider))))
+    tree = tmp_path / "flake" / "generated"
+    write(tree, made)
+    host = evaluate(nix, {"x": (tree, made)})["x"]["node1"]
+    address = f"{made.listeners['bucket:own'].bind}:3900"
+    service = host["services"][provider]
+    assert service["enable"] is True
+    unit = host["systemd"]["services"][provider]
+    assert unit["serviceConfig"]["MemoryMax"] == 1024**3
+    if provider == "garage":
+        assert service["settings"]["s3_api"] == {"api_bind_addr": address, "s3_region": "garage"}
+        assert service["settings"]["data_dir"] == "/srv/chunks/data"
+        assert unit["serviceConfig"]["EnvironmentFile"] == ["/run/agenix/keys"]
+        assert unit["serviceConfig"]["DynamicUser"] is False
+        assert "d /srv/chunks 0700 garage garage - -" in host["systemd"]["tmpfiles"]["rules"]
+    else:
+        assert (service["listenAddress"], service["dataDir"]) == (address, ["/srv/chunks"])
+        assert service["rootCredentialsFile"] == "/run/kingpost-minio/keys"
+        assert "minio.service" in host["systemd"]["services"]["kingpost-minio-keys"]["requiredBy"]
+    assert 3900 in host["networking"]["firewall"]["interfaces"]["tailscale0"]["allowedTCPPorts"]

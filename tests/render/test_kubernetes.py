@@ -109,6 +109,25 @@ def test_the_api_takes_every_manifest(case):
             assert document["metadata"].get("namespace", path.split("/")[2]) == path.split("/")[2]
 
 
+@pytest.mark.parametrize(
+    ("provider", "names"),
+    [
+        ("minio", {"MINIO_ROOT_USER", "MINIO_ROOT_PASSWORD"}),
+        ("garage", {"GARAGE_RPC_SECRET"}),
+        ("rustfs", {"RUSTFS_ACCESS_KEY", "RUSTFS_SECRET_KEY"}),
+    ],
+)
+def test_a_bucket_server_reads_its_keys_by_its_own_names(provider, names):
+    found = {
+        variable["name"]
+        for pod in pods(bucket(provider))
+        for container in pod["containers"]
+        for variable in container["env"]
+        if "valueFrom" in variable
+    }
+    assert names <= found
+
+
 @pytest.mark.parametrize("case", CASES)
 def test_every_container_is_bounded_and_unprivileged(case):
     found = pods(CASES[case]())

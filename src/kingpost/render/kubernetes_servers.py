@@ -182,7 +182,7 @@ def _server(bucket: Bucket, port: int, data: str) -> tuple[dict[str, str], list[
 def _keys(bucket: Bucket) -> list[Manifest]:
     """Give the root credentials by the names that each server reads them under."""
     names = {
-        "minio": {"MINIO_ROOTUSER": "AWS_ACCESS_KEY_ID", "MINIO_ROOT_PASSWORD": "AWS_SECRET_ACCESS_KEY"},
+        "minio": {"MINIO_ROOT_USER": "AWS_ACCESS_KEY_ID", "MINIO_ROOT_PASSWORD": "AWS_SECRET_ACCESS_KEY"},
         "garage": {"GARAGE_RPC_SECRET": "GARAGE_RPC_SECRET"},
     }.get(
         bucket.provider,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Final
 
-from kingpost.render import nix_checks, nix_services, nix_system, nix_text
+from kingpost.render import nix_buckets, nix_checks, nix_services, nix_system, nix_text
 from kingpost.render.environment import render, templates
 from kingpost.render.layout import MODULES as MODULES_FOLDER
 from kingpost.render.layout import host_directory
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 MODULES: Final[dict[str, Callable[[OnHost], str | None]]] = {
     "atticd.nix": nix_services.atticd,
+    "bucket.nix": nix_buckets.bucket_server,
     "bucket-check.nix": nix_checks.bucket_check,
     "cache-audit.nix": nix_checks.cache_audit,
     "docker.nix": nix_system.docker,

@@ -39,6 +39,7 @@ class OnHost:
         clusters: Clusters whose node it is.
         limits: Limits of its units and containers.
         audits: Audits that its timers run.
+        buckets: Buckets whose S3 server NixOS runs here.
         checked: Buckets that its timers look at.
 
     """
@@ -57,6 +58,7 @@ class OnHost:
     clusters: dict[str, Cluster] = field(default_factory=dict)
     limits: dict[str, Limit] = field(default_factory=dict)
     audits: dict[str, Audit] = field(default_factory=dict)
+    buckets: dict[str, Bucket] = field(default_factory=dict)
     checked: dict[str, Bucket] = field(default_factory=dict)
 
     @property
@@ -108,6 +110,8 @@ def by_host(platform: Platform) -> dict[str, OnHost]:
         for on, name, value in _placed(found, declared):
             getattr(on, table)[name] = value
     for name, bucket in topology.buckets.items():
+        if bucket.listener and bucket.listener.managed and bucket.listener.host in found:
+            found[bucket.listener.host].buckets[name] = bucket
         if bucket.check and bucket.check.host in found:
             found[bucket.check.host].checked[name] = bucket
     return found

@@ -72,7 +72,7 @@ def _atticd(on: OnHost, name: str, attic: Attic) -> dict[str, Any]:
     given = {
         "address": str(bind),
         "port": attic.port,
-        "after": _units_before_bind(on, bind) or None,
+        "after": units_before_bind(on, bind) or None,
         "environmentFile": secret,
         "credentialsFile": credentials,
         "region": environment.get("AWS_REGION"),
@@ -114,7 +114,7 @@ def _postgres_unit(nixos: str) -> str:
     return "postgresql.service" if nixos in {"24.05", "24.11", "25.05"} else "postgresql.target"
 
 
-def _units_before_bind(on: OnHost, bind: IPv4Address) -> list[str]:
+def units_before_bind(on: OnHost, bind: IPv4Address) -> list[str]:
     """Give the units that make the address that something binds to."""
     if on.host.docker and bind == on.host.docker.gateway:
         return ["docker.service"]
@@ -274,7 +274,7 @@ def _tunnel(on: OnHost, tunnel: Tunnel) -> dict[str, Any] | None:
     if network not in there.addresses:
         return None
     listen, listen_port = tunnel.listen
-    units = _units_before_bind(on, listen)
+    units = units_before_bind(on, listen)
     if topology.networks[network].kind == "tailnet" and "tailscaled.service" not in units:
         units.append("tailscaled.service")
     given = {

@@ -108,6 +108,7 @@ def _servers(platform: Platform) -> Iterator[tuple[str | None, str | None, Itera
             yield attic.host, topology.buckets[attic.storage.bucket].credentials, [ATTICD]
     for bucket in topology.buckets.values():
         if bucket.listener:
-            yield bucket.listener.host, bucket.credentials, []
+            managed = [f"{bucket.provider}.service"] if bucket.listener.managed else []
+            yield bucket.listener.host, bucket.credentials, managed
         if bucket.check:
             yield bucket.check.host, bucket.credentials, []

@@ -27,6 +27,8 @@ BucketUse = Literal["cache", "iac-state", "registry", "backup"]
 class BucketListener(Placement):
     """Where a self-hosted bucket's S3 server listens."""
 
+    managed: bool = Field(default=False, description="NixOS runs it: services.garage or services.minio")
+
 
 class BucketCheck(Model):
     """A comparison of what a bucket's S3 server shows with what is on its disk, by a host's timer."""

@@ -30,6 +30,7 @@ let
     writeTextDir = path: text: directory "text-dir" path text;
     coreutils = "/coreutils";
     openssh = "/usr";
+    garage_2 = file "garage" "0444" "";
     git = file "git" "0444" "";
     attic-client = file "attic-client" "0444" "";
     cachix = file "cachix" "0444" "";

@@ -132,6 +132,31 @@ in
       clusterInit = enable;
       extraFlags = option (types.either types.str strings) "";
     };
+    # What their modules do of themselves: nixpkgs nixos/modules/services/web-servers/.
+    services.garage = {
+      enable = enable;
+      package = option (types.nullOr types.package) null; # required there; all of this is printed here
+      environmentFile = option (types.nullOr types.path) null;
+      extraEnvironment = option (types.attrsOf types.str) { };
+      logLevel = option (types.enum [ "error" "warn" "info" "debug" "trace" ]) "info";
+      settings = mkOption {
+        default = { };
+        type = types.submodule {
+          freeformType = types.attrsOf toml;
+          options.metadata_dir = option types.path "/var/lib/garage/meta";
+          options.data_dir = option types.path "/var/lib/garage/data";
+        };
+      };
+    };
+    services.minio = {
+      enable = enable;
+      listenAddress = option types.str ":9000";
+      consoleAddress = option types.str ":9001";
+      dataDir = option (types.listOf (types.either types.path types.str)) [ "/var/lib/minio/data" ];
+      rootCredentialsFile = option (types.nullOr types.path) null;
+      region = option types.str "us-east-1";
+      browser = option types.bool true;
+    };
     services.postgresql = {
       enable = enable;
       ensureDatabases = option strings [ ];
@@ -198,6 +223,19 @@ in
         EnvironmentFile = config.services.atticd.environmentFile;
         DynamicUser = true;
       };
+    };
+    systemd.services.garage = mkIf config.services.garage.enable {
+      after = [ "network.target" "network-online.target" ];
+      wants = [ "network.target" "network-online.target" ];
+      serviceConfig = {
+        DynamicUser = mkDefault true;
+        EnvironmentFile = lib.optional (config.services.garage.environmentFile != null) config.services.garage.environmentFile;
+      };
+    };
+    systemd.services.minio = mkIf config.services.minio.enable {
+      wants = [ "network-online.target" ];
+      after = [ "network-online.target" ];
+      serviceConfig = { User = "minio"; Group = "minio"; };
     };
     systemd.services.gitlab-runner = mkIf config.services.gitlab-runner.enable {
       after = [ "network.target" ];

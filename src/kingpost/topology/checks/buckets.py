@@ -98,6 +98,51 @@ def blind_check(scene: Scene) -> Iterator[Finding]:
 
 
 @check(
+    "KP-BUCKET-SERVICE",
+    title="An S3 server that NixOS runs is one that NixOS has, once, with its keys",
+    why="nothing would listen where Attic and its readers dial",
+    fix="take Garage; or run the server yourself and leave `managed` out: its address and the firewall are rendered"
+    " all the same",
+    example=Example(
+        bad='[buckets.own]\nprovider = "rustfs"\ncredentials = "attic"\n'
+        'listener = { host = "node1", port = 9000, managed = true }',
+        good='[buckets.own]\nprovider = "rustfs"\ncredentials = "attic"\nlistener = { host = "node1", port = 9000 }',
+        at=("buckets", "own", "listener", "managed"),
+    ),
+)
+def unmanageable(scene: Scene) -> Iterator[Finding]:
+    """Find S3 servers that no NixOS module can run as they are declared."""
+    first: dict[tuple[str, str], tuple[str, Bucket]] = {}
+    for name, bucket in scene.topology.buckets.items():
+        listener = bucket.listener
+        if listener is None or not listener.managed:
+            continue
+        path = ("buckets", name, "listener", "managed")
+        if listener.host is None:
+            fix = "leave `managed` out: the server's manifests are rendered for the cluster"
+            yield Finding(path, f"the bucket {name} is in a cluster, where NixOS runs nothing", fix=fix)
+        elif bucket.provider not in {"garage", "minio"}:
+            yield Finding(path, f"NixOS {scene.topology.site.nixos} has no service for {bucket.provider}")
+        elif bucket.credentials is None:
+            fix = "name the secret with its keys in `credentials`"
+            yield Finding(path, f"the S3 server of the bucket {name} has no keys", fix=fix)
+        else:
+            other, one = first.setdefault((listener.host, bucket.provider), (name, bucket))
+            if _server(one) != _server(bucket):
+                yield Finding(
+                    path,
+                    f"{listener.host} runs one {bucket.provider}, and {other} and {name} want different ones",
+                    fix="give both the same port, data_dir, region and credentials: one server holds many buckets",
+                )
+
+
+def _server(bucket: Bucket) -> tuple[object, ...]:
+    """Give what two buckets in one server have in common."""
+    port = bucket.listener.port if bucket.listener else None
+    return (port, bucket.data_dir, bucket.signing_region, bucket.credentials)
+
+
+@check(
     "KP-BUCKET-ENDPOINT",
     title="An S3 endpoint does not name the bucket",
     why="the bucket's name is added to it: requests would go to a bucket inside the bucket, and fail with NoSuchKey",

@@ -13,6 +13,7 @@ from kingpost.topology.redaction import is_key_material, is_secret_name, secret_
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from kingpost.topology.caches import Bucket
     from kingpost.topology.checks.scene import Scene
     from kingpost.topology.guards import Secret
 
@@ -94,7 +95,14 @@ def missing_variables(scene: Scene) -> Iterator[Finding]:
     for name, bucket in topology.buckets.items():
         secret = topology.secrets.get(bucket.credentials or "")
         if bucket.credentials and secret and secret.format == "env":
-            yield from _lacking(bucket.credentials, secret, _S3, f"the bucket {name}")
+            yield from _lacking(bucket.credentials, secret, _bucket_keys(bucket), f"the bucket {name}")
+
+
+def _bucket_keys(bucket: Bucket) -> tuple[str, ...]:
+    """Give what a bucket's secret holds: its keys, and what Garage's own server does not start without."""
+    at = bucket.listener
+    rendered = at is not None and (at.managed or at.cluster is not None)
+    return (*_S3, "GARAGE_RPC_SECRET") if bucket.provider == "garage" and rendered else _S3
 
 
 def _lacking(name: str, secret: Secret, needed: tuple[str, ...] | list[str], user: str) -> Iterator[Finding]:
@@ -146,7 +154,14 @@ def _server_uses(scene: Scene) -> Iterator[Use]:
     for name, audit in topology.audits.items():
         if audit.host and audit.token:
             yield Use(("audits", name, "token"), audit.token, audit.host, "root", _ANY, f"the audit {name}")
-    for name, bucket in topology.buckets.items():
+    yield from _bucket_uses(scene)
+
+
+def _bucket_uses(scene: Scene) -> Iterator[Use]:
+    for name, bucket in scene.topology.buckets.items():
+        if bucket.listener and bucket.listener.managed and bucket.credentials:
+            path: Path = ("buckets", name, "credentials")
+            yield Use(path, bucket.credentials, bucket.listener.host, "root", _ENV, f"the server of {name}")
         if bucket.check and bucket.credentials:
             what = f"the check of the bucket {name}"
             path = ("buckets", name, "credentials")

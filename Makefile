@@ -11,7 +11,7 @@ bin := $(VENV)/bin
 pytest := $(bin)/python -m pytest -n 2 --dist loadgroup
 benchmarks := $(sort $(filter-out benchmarks/_%,$(wildcard benchmarks/*.py)))
 
-.PHONY: help setup demo test test-fast test-vm soak real vm lint format bench pyz docs clean
+.PHONY: help setup demo test test-fast test-vm soak fuzz real vm lint format bench pyz docs clean
 
 help: ## list the targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1	\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -38,6 +38,10 @@ test-vm: setup real vm ## boot the checks of checks/ on emulated machines, one a
 
 soak: setup real vm ## cut the power of a machine at 20 random moments of a copy to its store, and repair it
 	@KINGPOST_POWER_CUTS=$${KINGPOST_POWER_CUTS:-20} $(bin)/python -m pytest -s -m vm tests/vm/test_soak.py
+
+fuzz: setup ## look with atheris for input that breaks the audit; FUZZ_SECONDS each target (120)
+	@$(bin)/python -c 'import atheris' 2>/dev/null || $(bin)/python -m pip install --quiet atheris
+	@$(bin)/python -m tests.fuzz.run --seconds $${FUZZ_SECONDS:-120}
 
 vm: ## make QEMU and a Debian guest ready for tests/vm (as root)
 	@tests/vm/provide --install

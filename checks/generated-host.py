@@ -132,7 +132,10 @@ with subtest("Nix reads the caches of the topology, in its order, with their key
             }[name]
             for name in names
         ]
-        assert settings["substituters"]["value"] == wanted, settings["substituters"]["value"]
+        # NixOS adds its own cache at the end; Nix asks each once.
+        assert list(dict.fromkeys(settings["substituters"]["value"])) == wanted, settings["substituters"][
+            "value"
+        ]
         keys = [
             TOPOLOGY["attic"]["home"]["caches"][name.partition("/")[2]]["public_key"]
             for name in names
@@ -172,4 +175,4 @@ with subtest("audits and checks have their timers, and fail visibly where nothin
         node1.fail(f"systemctl start kingpost-{unit}.service")
         node1.succeed(f"systemctl is-failed --quiet kingpost-{unit}.service")
         metrics = node1.succeed(f"cat {NODE['metrics']}/kingpost-{unit}.prom")
-        assert re.search(r"(?m)^kingpost_exit_code\{.*\} [13]$", metrics), metrics
+        assert re.search(r"(?m)^kingpost_exit_code\{.*\} [1-9]$", metrics), metrics

@@ -25,7 +25,7 @@ from tests.vm.vlan import Vlan
 
 PATIENCE = 900
 """Seconds that upstream's methods wait by default."""
-BOOT = 300
+BOOT = 900
 ANNOUNCEMENT = b"Spawning backdoor root shell..."
 
 

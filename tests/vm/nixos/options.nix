@@ -14,12 +14,6 @@ in
     writableStoreUseTmpfs = option types.bool true;
   };
 
-  options.services.garage = {
-    enable = option types.bool false;
-    package = option types.package null;
-    settings = option (types.attrsOf types.anything) { };
-  };
-
   options.services.openssh.enable = option types.bool false;
   options.networking.firewall.allowedTCPPorts = option (types.listOf types.port) [ ];
 

@@ -27,7 +27,7 @@ from kingpost.observe.dropping import visiting
 from kingpost.observe.executors.interface import NoWay
 from kingpost.observe.looking import Question, answer_to, look
 from kingpost.render.nix_hosts import by_host
-from kingpost.render.secret_files import RUNNER
+from kingpost.topology.bounds import RUNNER
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

@@ -9,7 +9,8 @@ from kingpost.observe import drift_codes as codes
 from kingpost.observe.declared import unit_limits
 from kingpost.observe.looking import Question, answer_to, words
 from kingpost.render.attic_settings import attic_environment
-from kingpost.render.secret_files import ATTICD, RUNNER
+from kingpost.render.secret_files import ATTICD
+from kingpost.topology.bounds import RUNNER
 from kingpost.topology.caches import BucketStorage
 
 if TYPE_CHECKING:

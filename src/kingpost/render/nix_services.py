@@ -10,7 +10,8 @@ from kingpost.render.attic_settings import attic_environment, attic_settings, da
 from kingpost.render.environment import render
 from kingpost.render.layout import FILL_SECRETS, runner_config
 from kingpost.render.nix_text import Expression
-from kingpost.render.secret_files import RUNNER, RUNNER_TOKEN, secret_path, token_variable
+from kingpost.render.secret_files import RUNNER_TOKEN, secret_path, token_variable
+from kingpost.topology.bounds import RUNNER, shell_memory
 from kingpost.topology.caches import BucketStorage, Postgres, Sqlite
 from kingpost.topology.names import UnknownNameError
 from kingpost.topology.paths import ANY, LOOPBACK, own_addresses
@@ -141,7 +142,7 @@ def gitlab_runner(on: OnHost) -> str | None:
         runners=runners,
         uses_config=any(runner["token"]["file"].text.startswith("config.") for runner in runners.values()),
         user=user if user != "gitlab-runner" else None,
-        memory_max=_shell_memory(on),
+        memory_max=shell_memory(on.platform.topology, on.name),
         packages=_job_packages(on),
     )
 
@@ -151,19 +152,6 @@ def _token(on: OnHost, name: str) -> dict[str, Any]:
     secret = on.platform.topology.secrets[name]
     token: dict[str, Any] = {"file": secret_file(on, name), "format": secret.format}
     return {**token, "variable": token_variable(secret, RUNNER_TOKEN)} if secret.format == "env" else token
-
-
-def _shell_memory(on: OnHost) -> int | None:
-    """Give what all shell jobs may take at once: they live in the runner's own control group.
-
-    None unless every shell runner declares it, and where the topology limits the unit itself.
-    """
-    shell = [runner for runner in on.runners.values() if runner.executor == "shell"]
-    if any(limit.unit == RUNNER and limit.memory_max is not None for limit in on.limits.values()):
-        return None
-    if not shell or any(runner.memory_per_job is None for runner in shell):
-        return None
-    return sum(runner.concurrency * (runner.memory_per_job or 0) for runner in shell)
 
 
 def _job_packages(on: OnHost) -> list[Expression]:

@@ -10,17 +10,24 @@ from kingpost.render.environment import render
 from kingpost.render.nix_services import FILL, token_source
 from kingpost.render.nix_settings import RESILIENCE, known_to
 from kingpost.render.secret_files import ATTIC_TOKEN
+from kingpost.topology.bounds import container_bounds, declared_bounds
 from kingpost.topology.paths import ANY, PER_BUILD_INTERFACE
 
 if TYPE_CHECKING:
     from kingpost.render.nix_hosts import OnHost
-    from kingpost.topology.guards import Limit
+    from kingpost.topology.bounds import Bounds
     from kingpost.topology.platform import CacheUse
 
 NIXOS_CACHE: Final = "https://cache.nixos.org"
-EXECUTING: Final = frozenset({"service", "socket", "mount", "swap", "container"})
-"""Kinds of what starts processes, and so has an OOM score."""
-SIZES: Final = frozenset({"memoryHigh", "memoryMax", "swapMax"})
+_OPTIONS: Final = {
+    "memory_high": "memoryHigh",
+    "memory_max": "memoryMax",
+    "swap_max": "swapMax",
+    "cpu_weight": "cpuWeight",
+    "oomd": "oomd",
+    "oom_score": "oomScore",
+}
+_SIZES: Final = frozenset({"memory_high", "memory_max", "swap_max"})
 
 _Bound: TypeAlias = tuple[str, int | str, str]
 """Option, value, and the value as one reads it."""
@@ -117,41 +124,21 @@ def _unique(values: Any) -> list[str]:
 
 def limits(on: OnHost) -> str | None:
     """Give `limits.nix`; None where nothing is limited."""
-    units: dict[str, list[_Bound]] = {}
-    containers: dict[str, list[_Bound]] = {}
-    for limit in on.limits.values():
-        if limit.container:
-            containers.setdefault(limit.container, []).extend(_bounds(limit, "container"))
-        if limit.unit:
-            kind = limit.unit.rpartition(".")[2]
-            units.setdefault(limit.unit, []).extend(_bounds(limit, kind))
+    units, containers = declared_bounds(on.limits), container_bounds(on.limits)
     if not units and not containers:
         return None
     return render(
         "nix/limits.nix.j2",
         module=nix_text.own_module("limits"),
-        units={unit: _last_wins(found) for unit, found in units.items()},
-        containers={container: _last_wins(found) for container, found in containers.items()},
+        units={unit: _options(bounds) for unit, bounds in units.items()},
+        containers={container: _options(bounds) for container, bounds in containers.items()},
     )
 
 
-def _last_wins(bounds: list[_Bound]) -> list[_Bound]:
-    """Keep one of each bound, for two limits of one unit would be a Nix syntax error."""
-    return list({bound[0]: bound for bound in bounds}.values())
-
-
-def _bounds(limit: Limit, kind: str) -> list[_Bound]:
-    """Give what `kingpost.limits` calls a limit's bounds, sizes in bytes and beside them as one reads them."""
-    given: dict[str, int | str | None] = {
-        "memoryHigh": limit.memory_high,
-        "memoryMax": limit.memory_max,
-        "swapMax": limit.swap_max,
-        "cpuWeight": limit.cpu_weight,
-        "oomd": limit.oomd if kind != "container" else None,
-        "oomScore": limit.oom_score if kind in EXECUTING else None,
-    }
+def _options(bounds: Bounds) -> list[_Bound]:
+    """Give what `kingpost.limits` calls these bounds, sizes in bytes and beside them as one reads them."""
     return [
-        (key, value, format_size(value) if key in SIZES and isinstance(value, int) else "")
-        for key, value in given.items()
-        if value is not None
+        (option, bounds[field], format_size(int(bounds[field])) if field in _SIZES else "")
+        for field, option in _OPTIONS.items()
+        if field in bounds
     ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
+from kingpost.topology.bounds import RUNNER
 from kingpost.topology.caches import BucketStorage
 
 if TYPE_CHECKING:
@@ -15,7 +16,6 @@ if TYPE_CHECKING:
     from kingpost.topology.platform import Platform
 
 ATTICD: Final = "atticd.service"
-RUNNER: Final = "gitlab-runner.service"
 NETRC: Final = "kingpost-netrc.service"
 RUNNER_TOKEN: Final = "CI_SERVER_TOKEN"  # noqa: S105  a variable's name
 ATTIC_TOKEN: Final = "ATTIC_TOKEN"  # noqa: S105  likewise

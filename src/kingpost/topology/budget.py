@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from kingpost.topology.bounds import RUNNER
 from kingpost.topology.guards import CHECK_MEMORY
 
 if TYPE_CHECKING:
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
 
 
 _DOCKER: Final = "docker.service"
-_RUNNER: Final = "gitlab-runner.service"
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,8 +96,8 @@ def _runners(topology: Topology, place: Place) -> Iterator[BudgetItem]:
         if runner.memory_per_job is None:
             continue
         # A shell job runs in gitlab-runner's own control group, a container beside it.
-        unit = _RUNNER if runner.executor == "shell" else _DOCKER
-        if unit == _RUNNER and _RUNNER in limited:
+        unit = RUNNER if runner.executor == "shell" else _DOCKER
+        if unit == RUNNER and RUNNER in limited:
             continue
         if any(_is_inside(unit, outer) for outer in limited):
             continue

@@ -72,6 +72,17 @@ check = { host = "node1", scratch_probe = true }
     assert 'provider = "minio";' in own
     assert "scratchProbe = true;" in own
     assert "credentialsFile = config.age.secrets.attic.path;" in own
+    assert (
+        "disks"
+        not in rendered("""
+[buckets.own]
+provider = "garage"
+data_dir = "/srv/garage"
+credentials = "attic"
+listener = { host = "node1", port = 9000 }
+check = { host = "node1" }
+""")["hosts/node1/bucket-check.nix"]
+    ), "Garage keeps no folder for a bucket: the check would find a phantom"
     elsewhere = rendered('[buckets.store]\ncheck = { host = "laptop" }')["hosts/laptop/bucket-check.nix"]
     assert "disks" not in elsewhere
     assert "provider" not in elsewhere

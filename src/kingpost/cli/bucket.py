@@ -46,7 +46,8 @@ Disks = Annotated[
     typer.Option(
         "--disk",
         metavar="WHERE",
-        help="The server's data directory: PATH, ssh:HOST:PATH or kube:NAMESPACE/deployment/NAME:PATH.",
+        help="The server's data directory: PATH, ssh:HOST:PATH or kube:NAMESPACE/deployment/NAME:PATH;"
+        " by default the declared one.",
     ),
 ]
 Provider = Annotated[
@@ -119,8 +120,8 @@ def rca(
 
     now = datetime.now(UTC)
     interim = _interim(topology, expect_interim) if expect_interim else None
-    if strict_scratch_disk_markers and not (scratch_probe and disk):
-        raise UsageError("strict markers need something to follow", fix="add --scratch-probe and --disk")
+    if strict_scratch_disk_markers and not scratch_probe:
+        raise UsageError("strict markers need something to follow", fix="add --scratch-probe")
     if since and not server:
         raise UsageError("--since collects from the server", fix="add --server")
     target = find_target(
@@ -135,6 +136,8 @@ def rca(
         kube_context,
         anonymous=anonymous,
     )
+    if strict_scratch_disk_markers and not target.directories:
+        raise UsageError("strict markers need a disk to look at", fix="add --disk")
     verdicts = views(target)
     if interim:
         verdicts[0] = judged(verdicts[0], interim, name, now.date())
@@ -314,10 +317,11 @@ def find_target(
 
     from kingpost.base.http import require_url
     from kingpost.cache import s3
-    from kingpost.observe import bucket_disk, bucket_place
+    from kingpost.observe import bucket_declared, bucket_place
     from kingpost.observe.bucket_evidence import Server
 
     bucket, addressing = name, "path"
+    directories: list[Directory] = []
     if topology is not None:
         from kingpost.cli.topology_file import read
 
@@ -332,6 +336,8 @@ def find_target(
         endpoint = endpoint or platform.bucket_endpoint(name)
         region = region or declared.signing_region
         provider = provider or declared.provider
+        if not disk and (own := bucket_declared.declared_disk(platform, name, kube_context)):
+            directories.append(own)
     if not endpoint:
         raise UsageError("where the S3 server is is not known", fix="give --endpoint URL, or --topology FILE")
     endpoint = require_url(endpoint, "--endpoint")
@@ -353,19 +359,31 @@ def find_target(
     found = s3.S3(
         s3.Endpoint(endpoint, region or "us-east-1", "virtual" if addressing == "virtual" else "path", key)
     )
-    directories = []
-    for text in disk:
-        place, path = bucket_place.parse(text, what="directory", context=kube_context)
-        if not path.startswith("/"):
-            raise UsageError(
-                f"--disk {text} names no absolute directory", fix="end it with the server's data directory"
-            )
-        directories.append(bucket_disk.Directory(place, path.rstrip("/"), provider or "rustfs"))
+    directories += _directories(disk, provider or "rustfs", kube_context)
     unit = None
     if server:
         place, rest = bucket_place.parse(server, what="unit", context=kube_context)
         unit = Server(place, rest, provider or "rustfs")
     return Target(bucket, found, tuple(directories), unit, key.secrets)
+
+
+def _directories(disks: list[str], provider: str, kube_context: str) -> list[Directory]:
+    """Give the directories that --disk names."""
+    from kingpost.observe import bucket_declared, bucket_disk, bucket_place
+
+    if disks and provider in bucket_declared.OPAQUE:
+        raise UsageError(
+            f"no bucket can be seen on the disk of {provider}", fix="leave --disk out: only S3 is judged then"
+        )
+    found = []
+    for text in disks:
+        place, path = bucket_place.parse(text, what="directory", context=kube_context)
+        if not path.startswith("/"):
+            raise UsageError(
+                f"--disk {text} names no absolute directory", fix="end it with the server's data directory"
+            )
+        found.append(bucket_disk.Directory(place, path.rstrip("/"), provider))
+    return found
 
 
 def _seconds(text: str, option: str) -> float:

@@ -76,7 +76,7 @@ def _bucket(on: OnHost, name: str, bucket: Bucket) -> dict[str, Any]:
         "bucket": bucket.bucket,
         "endpoint": endpoint,
         "region": bucket.signing_region,
-        "disks": [bucket.data_dir] if bucket.listener and bucket.data_dir else None,
+        "disks": _disks(bucket),
         "provider": bucket.provider if bucket.listener else None,
         "scratchProbe": bucket.check.scratch_probe or None,
         "credentialsFile": secret_file(on, bucket.credentials) if bucket.credentials in on.secrets else None,
@@ -84,6 +84,12 @@ def _bucket(on: OnHost, name: str, bucket: Bucket) -> dict[str, Any]:
         "memoryMax": CHECK_MEMORY,
     }
     return {key: value for key, value in given.items() if value is not None}
+
+
+def _disks(bucket: Bucket) -> list[str] | None:
+    """Give the directories to look into; None where no bucket is to be seen: Garage keeps blocks by their hash."""
+    seen = bucket.listener and bucket.data_dir and bucket.provider != "garage"
+    return [str(bucket.data_dir)] if seen else None
 
 
 def _timed(

@@ -20,6 +20,7 @@ from . import nar
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+_WORKERS_A_CORE = 8
 _BATCH_PATHS = 64
 _BATCH_BYTES = 32 << 20
 _MOST_TEXT = 400  # of an error, so that one line of a pipe stays one write
@@ -72,11 +73,11 @@ def check(
     Args:
         tasks: What to hash, in the order in which it is best read.
         advance: Called with the number of paths and of bytes done since the last call.
-        workers: Processes; by default four a core, since on a cold cache most of them wait for the disk.
+        workers: Processes; by default eight a core, since on a cold cache most of them wait for the disk.
 
     """
     batches = _batches(tasks)
-    count = min(workers or 4 * len(os.sched_getaffinity(0)), len(batches))
+    count = min(workers or _WORKERS_A_CORE * len(os.sched_getaffinity(0)), len(batches))
     if count <= 1:
         return _alone(tasks, batches, advance)
     return _forked(tasks, batches, advance, count)

@@ -11,16 +11,19 @@ import hashlib
 import os
 import re
 import stat
+import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Callable
 
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-_SMALL = 1 << 18  # a file up to this size is read in one call and hashed together with its neighbours
-_CHUNK = 1 << 20
+_SMALL = 1 << 16  # a file up to this size is read in one call and hashed together with its neighbours
+_CHUNK = 1 << 18  # small enough to be still in the core's own cache when it is hashed
 _HASH_RUN = re.compile(rb"[0-9abcdfghijklmnpqrsvwxyz]{32,}")
 _PAD = tuple(b"\0" * (-n % 8) for n in range(8))
+
+_threads = threading.local()  # a buffer for each
 
 Emit = Callable[[bytes], None]
 
@@ -75,7 +78,7 @@ def digest(path: str | os.PathLike[str] | bytes) -> NarDigest:
 
 
 def dump(path: bytes, emit: Callable[[bytes], None]) -> None:
-    """Give the NAR of a path to `emit`, in pieces of about a megabyte that are only valid during the call.
+    """Give the NAR of a path to `emit`, in pieces of some hundred kilobytes that are only valid during the call.
 
     Raises:
         OSError: It cannot be read.
@@ -166,14 +169,16 @@ def _regular(path: bytes, parts: list[bytes], emit: Emit, waiting: int) -> int:
 
 def _stream(fd: int, size: int, path: bytes, emit: Emit) -> None:
     """Give `size` bytes of a descriptor to `emit` through one buffer."""
-    buffer = memoryview(bytearray(_CHUNK))
-    left = size
-    while left:
-        count = os.readv(fd, [buffer[: min(left, _CHUNK)]])
+    buffer = getattr(_threads, "buffer", None)
+    if buffer is None:
+        buffer = _threads.buffer = memoryview(bytearray(_CHUNK))
+    done = 0
+    while done < size:
+        count = os.readv(fd, [buffer[: min(size - done, _CHUNK)]])
         if not count:
             raise NotArchivableError(f"{os.fsdecode(path)}: changes while it is read")
         emit(buffer[:count])  # type: ignore[arg-type]  # a view: joined, hashed or searched, like bytes
-        left -= count
+        done += count
 
 
 def hash_parts(path: str | os.PathLike[str], among: Collection[bytes]) -> set[bytes]:

@@ -145,3 +145,59 @@ def _toml_values(path):
     import tomllib
 
     return json.loads(json.dumps(tomllib.loads(path.read_text()), default=str))
+
+
+@pytest.mark.parametrize(
+    ("text", "said", "place"),
+    [
+        ('[site]\nname = "x\n', "a string is not closed on its line", ":2:10"),
+        ('[hosts.a]\nmemory = "1GiB"\n\n[[hosts]]\nmemory = "1GiB"\n', 'Key "hosts" already exists', ":4:8"),
+        ("[site]\nname = ", "", ":2:"),
+    ],
+)
+def test_a_file_that_is_no_toml_says_where(tmp_path, text, said, place):
+    path = tmp_path / "topology.toml"
+    path.write_text(text)
+    with pytest.raises(InvalidInputError) as caught:
+        load(path)
+    assert said in str(caught.value)
+    assert place in str(caught.value)
+
+
+def test_what_is_no_utf_8_says_where(tmp_path):
+    path = tmp_path / "topology.toml"
+    path.write_bytes(b'[site]\nname = "h\xe4"\n')
+    with pytest.raises(InvalidInputError, match=r"topology\.toml:2:10.*byte 16 is 0xe4"):
+        load(path)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("docker = true", "hosts.a.docker: true is no table: write its keys"),
+        ("docker = { bip = 17 }", "hosts.a.docker.bip: 17 is no address: write it in quotes"),
+        ('addresses = { lan = "fe80::1" }', "'fe80::1' is no IPv4 address"),
+        ('users = "ann"', "'ann' is no list: write ["),
+        ('swap = ["1GiB"]', "hosts.a.swap"),
+        ('ec2 = "yes"', "'yes' is no true or false"),
+        ("ssh_user = { name = 1 }", "hosts.a.ssh_user"),
+    ],
+)
+def test_a_value_of_the_wrong_kind_is_told_in_words_of_toml(tmp_path, text, message):
+    path = tmp_path / "topology.toml"
+    path.write_text(f'[site]\nname = "x"\n[hosts.a]\nmemory = "1GiB"\n{text}\n')
+    with pytest.raises(InvalidTopologyError) as caught:
+        load(path)
+    found = "\n".join(str(problem) for problem in caught.value.located)
+    assert message in found
+    assert "input should" not in found
+    assert ":5:" in found
+
+
+def test_a_missing_table_is_called_one(tmp_path):
+    path = tmp_path / "topology.toml"
+    path.write_text('[hosts.a]\nmemory = "1GiB"\n')
+    with pytest.raises(InvalidTopologyError) as caught:
+        load(path)
+    assert "`site` is missing in the topology" in str(caught.value.located[0])
+    assert "add `[site]`" in str(caught.value.located[0])

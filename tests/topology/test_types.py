@@ -19,7 +19,12 @@ GOOD = {
     types.CacheName: {"blog-cache": "blog-cache", "a+b": "a+b"},
     types.BucketName: {"attic-cache": "attic-cache"},
     types.PlainPath: {"/var/lib/node-exporter": "/var/lib/node-exporter"},
-    types.Calendar: {"daily": "daily", "Mon..Fri *-*-* 04:00": "Mon..Fri *-*-* 04:00", "*:0/15": "*:0/15"},
+    types.Calendar: {
+        "daily": "daily",
+        "Mon..Fri *-*-* 04:00": "Mon..Fri *-*-* 04:00",
+        "*:0/15": "*:0/15",
+        "Sat,Sun 20:00 UTC": "Sat,Sun 20:00 UTC",
+    },
     types.Unit: {"user@1000.service": "user@1000.service", "nix-daemon.service": "nix-daemon.service"},
 }
 
@@ -37,7 +42,7 @@ BAD = {
     types.BucketName: ["A", "a", "a..b", "-ab"],
     types.Unit: ["atticd", "a b.service", "x.service\n"],
     types.PlainPath: ["var", "", "/a b", "/a\n", "/a%n", '/a"', "/ä"],
-    types.Calendar: ["", " ", "daily\n", 'a"', "${x}", "daily;reboot", 4],
+    types.Calendar: ["", " ", "daily\n", 'a"', "${x}", "daily;reboot", 4, "every night", "at 5", "Mon 4", "tomorrow"],
     types.System: ["linux", "x86_64"],
     types.Endpoint: ["8083", "localhost:8083", "127.0.0.1:0", "127.0.0.1:99999"],
 }  # fmt: skip

@@ -13,6 +13,7 @@ from kingpost.topology.types import (
     CacheName,
     Calendar,
     Duration,
+    Flag,
     Model,
     Name,
     PublicKey,
@@ -27,7 +28,7 @@ BucketUse = Literal["cache", "iac-state", "registry", "backup"]
 class BucketListener(Placement):
     """Where a self-hosted bucket's S3 server listens."""
 
-    managed: bool = Field(default=False, description="NixOS runs it: services.garage or services.minio")
+    managed: Flag = Field(default=False, description="NixOS runs it: services.garage or services.minio")
 
 
 class BucketCheck(Model):
@@ -35,7 +36,7 @@ class BucketCheck(Model):
 
     host: Name = Field(description="which looks; of a self-hosted bucket the one that has its disk")
     schedule: Calendar = Field(default="daily", description="as systemd.time(7) writes it")
-    scratch_probe: bool = Field(default=False, description="also make, use and delete a bucket of its own")
+    scratch_probe: Flag = Field(default=False, description="also make, use and delete a bucket of its own")
 
 
 class Bucket(Model):
@@ -75,9 +76,9 @@ class Postgres(Model):
     """
 
     kind: Literal["postgres"]
-    local: bool = True
+    local: Flag = True
     name: Name = "atticd"
-    url_in_secret: bool = Field(default=False, description="ATTIC_SERVER_DATABASE_URL is in the secret")
+    url_in_secret: Flag = Field(default=False, description="ATTIC_SERVER_DATABASE_URL is in the secret")
 
 
 class LocalStorage(Model):
@@ -113,7 +114,7 @@ class Compression(Model):
 class AtticCache(Model):
     """A logical cache of an Attic server."""
 
-    public: bool = False
+    public: Flag = False
     priority: Whole = 41
     retention: Duration | None = Field(default=None, description="default: the server's")
     upstream_keys: tuple[str, ...] = Field(
@@ -169,7 +170,7 @@ class Cachix(Model):
     public_key: PublicKey | None = None
     retired_keys: tuple[PublicKey, ...] = ()
     priority: Whole = 41
-    public: bool = True
+    public: Flag = True
 
 
 class Substituter(Model):

@@ -6,16 +6,16 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from kingpost.topology.types import Model, Name, Size, Text, User, Variable
+from kingpost.topology.types import Flag, Model, Name, Size, Text, User, Variable
 
 
 class RunnerServer(Model):
     """What GitLab holds of a runner. With a glrt- token `config.toml` sets none of it; the API does."""
 
     tags: tuple[Name, ...] = ()
-    protected: bool = False
-    run_untagged: bool = False
-    locked: bool = True
+    protected: Flag = False
+    run_untagged: Flag = False
+    locked: Flag = True
     maximum_timeout: Annotated[int, Field(strict=True, ge=600)] | None = Field(
         default=None, description="seconds"
     )
@@ -41,13 +41,13 @@ class Runner(Model):
     concurrency: Annotated[int, Field(strict=True, ge=1, le=1000)] = 1
     memory_per_job: Size | None = None
     cpus: Annotated[float, Field(strict=True, gt=0)] | None = None
-    privileged: bool = False
+    privileged: Flag = False
     token: Name | None = Field(default=None, description="secret that holds the glrt- token")
     substituters: tuple[str, ...] | None = Field(default=None, description="in order; default: the site's")
     server: RunnerServer = RunnerServer()
     tags: tuple[Name, ...] | None = Field(default=None, description="belongs under `server`; refused here")
-    protected: bool | None = Field(default=None, description="belongs under `server`; refused here")
-    run_untagged: bool | None = Field(default=None, description="belongs under `server`; refused here")
+    protected: Flag | None = Field(default=None, description="belongs under `server`; refused here")
+    run_untagged: Flag | None = Field(default=None, description="belongs under `server`; refused here")
 
 
 class PushToken(Model):
@@ -80,8 +80,8 @@ class Pipeline(Model):
     primary: str | None = Field(
         default=None, description="the cache that readers rely on; default: the site's"
     )
-    interruptible: bool = True
+    interruptible: Flag = True
     forks: Literal["no-push", "push"] = Field(default="no-push", description="what a fork's pipeline may do")
-    fallback: bool = Field(default=True, description="readers build what a broken cache cannot give")
+    fallback: Flag = Field(default=True, description="readers build what a broken cache cannot give")
     deploys: tuple[Name, ...] = Field(default=(), description="hosts that it deploys")
     image: Annotated[str, Field(pattern=r"^[\w./:@-]+$")] | None = None

@@ -10,6 +10,7 @@ from kingpost.topology.types import (
     AbsolutePath,
     Address,
     Endpoint,
+    Flag,
     HostName,
     Interface,
     Model,
@@ -108,8 +109,8 @@ class Host(Model):
     ] = {}
     deploy: Deploy | None = None
     nix: NixVersion = "2.31"
-    ec2: bool = Field(default=False, description="has EC2's metadata service")
-    internet: bool = Field(default=True, description="reaches public addresses")
+    ec2: Flag = Field(default=False, description="has EC2's metadata service")
+    internet: Flag = Field(default=True, description="reaches public addresses")
     docker: Docker | None = None
     substituters: tuple[str, ...] | None = Field(default=None, description="in order; default: the site's")
     store_fix: StoreFix | None = Field(

@@ -100,26 +100,33 @@ def _read(path: Path) -> tuple[str, Any]:
         raise InvalidInputError(
             f"this is no JSON: {error.msg}", where=Location(str(path), error.lineno, error.colno)
         ) from None
-    except toml.TOMLDecodeError:
-        raise _toml_error(path, text) from None
+    except toml.TOMLDecodeError as error:
+        raise _toml_error(path, text, str(error)) from None
     except RecursionError:
         raise InvalidInputError("it is nested too deeply to be a topology", where=str(path)) from None
 
 
-def _toml_error(path: Path, text: str) -> InvalidInputError:
-    """Let tomlkit say it again: its messages and positions are the better ones."""
-    import tomlkit  # noqa: PLC0415 - slow to import, and only needed to complain
-    from tomlkit.exceptions import ParseError, TOMLKitError  # noqa: PLC0415 - likewise
+_PLACE: Final = re.compile(r" \(at (?:line (\d+), column (\d+)|end of document)\)$")
 
-    try:
-        tomlkit.parse(text)
-    except ParseError as error:
-        message = str(error).rsplit(" at line ", 1)[0]
-        where: Location | str = Location(str(path), error.line, error.col + 1)
-    except TOMLKitError as error:
-        message, where = str(error), str(path)
+
+def _toml_error(path: Path, text: str, said: str) -> InvalidInputError:
+    """Let tomlkit say it again, whose messages are the better ones; the place is where the parser stopped."""
+    import tomlkit  # noqa: PLC0415 - slow to import, and only needed to complain
+    from tomlkit.exceptions import TOMLKitError  # noqa: PLC0415 - likewise
+
+    place = _PLACE.search(said)
+    if place and place[1]:
+        where = Location(str(path), int(place[1]), int(place[2]))
     else:
-        message, where = "it cannot be read", str(path)
+        where = Location(str(path), text.count("\n") + 1, 1)
+    message = _PLACE.sub("", said)
+    if "Illegal character '\\n'" in message:
+        message = "a string is not closed on its line"
+    else:
+        try:
+            tomlkit.parse(text)
+        except TOMLKitError as error:
+            message = str(error).rsplit(" at line ", 1)[0]
     return InvalidInputError(f"this is no TOML: {redacted(message)}", where=where)
 
 
@@ -140,9 +147,11 @@ def _text(path: Path) -> str:
             "it may not be read", where=str(path), fix="check its owner and mode"
         ) from None
     except UnicodeDecodeError as error:
+        before = error.object[: error.start]
+        column = error.start - before.rfind(b"\n")
         raise InvalidInputError(
             f"it is no UTF-8: byte {error.start} is 0x{error.object[error.start]:02x}",
-            where=str(path),
+            where=Location(str(path), before.count(b"\n") + 1, column),
             fix="save it as UTF-8",
         ) from None
     except OSError as error:
@@ -194,11 +203,13 @@ def _problem(error: ErrorDetails) -> Problem:
     if kind == "extra_forbidden":
         return _unknown_key(path, owner)
     if kind == "missing":
+        key = str(path[-1])
+        written = f"[{_dotted(path)}]" if _is_table(owner, key) else f"{key} = …"
         return Problem(
             "KP-TOPO-MISSING",
             path,
-            f"`{path[-1]}` is missing in {_dotted(path[:-1])}",
-            fix=f"add `{path[-1]} = …`{_described(owner, str(path[-1]))}",
+            f"`{key}` is missing in {_dotted(path[:-1]) or 'the topology'}",
+            fix=f"add `{written}`{_described(owner, key)}",
         )
     if kind in {"union_tag_not_found", "union_tag_invalid"}:
         return Problem(
@@ -210,9 +221,38 @@ def _problem(error: ErrorDetails) -> Problem:
     if kind == "literal_error":
         message = f"{error['input']!r} is not one of {error.get('ctx', {}).get('expected', '')}"
         message += _did_you_mean(str(error["input"]), str(error.get("ctx", {}).get("expected", "")))
+    elif kind in _KINDS:
+        message = f"{_shown(error['input'])} is no {_KINDS[kind]}"
     elif not kind.startswith("value_error"):
         message = f"{message[0].lower()}{message[1:]}"
     return Problem("KP-TOPO-VALUE", path, f"{_dotted(path)}: {message}")
+
+
+_KINDS: Final = {
+    "bool_type": "true or false, which stand without quotes",
+    "dict_type": "table: write its keys below a header in brackets, or { key = value }",
+    "int_type": "whole number, which stands without quotes",
+    "ip_v4_address": "IPv4 address",
+    "ip_v4_interface": "IPv4 address with its prefix, such as 172.17.0.1/16",
+    "ip_v4_network": "IPv4 network, such as 192.168.1.0/24",
+    "list_type": 'list: write ["…", "…"]',
+    "model_type": "table: write its keys below a header in brackets, or { key = value }",
+    "string_type": "text, which stands in quotes",
+    "tuple_type": 'list: write ["…", "…"]',
+}
+"""What a value is not, by pydantic's name for the error, where its own words speak of Python."""
+
+
+def _shown(value: object) -> str:
+    """Give a value as TOML has it; a table or list only by its kind."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    return "a table" if isinstance(value, dict) else "a list" if isinstance(value, list) else repr(value)
+
+
+def _is_table(owner: type[BaseModel] | None, key: str) -> bool:
+    field = owner.model_fields.get(key) if owner else None
+    return field is not None and bool(_models(field.annotation))
 
 
 def _did_you_mean(word: str, expected: str) -> str:

@@ -170,7 +170,16 @@ def _plain_path(value: Any) -> str:
     raise ValueError(f"{value!r} is no absolute path of letters, digits, '/', '.', '_' and '-'")
 
 
-_CALENDAR: Final = re.compile(r"[A-Za-z0-9*][A-Za-z0-9*,.:/~ -]*", re.ASCII)
+_DAY: Final = r"(?:[Mm]on|[Tt]ue|[Ww]ed|[Tt]hu|[Ff]ri|[Ss]at|[Ss]un)[a-z]*"
+_PARTS: Final = r"(?:\*|[0-9]+)[0-9*,./]*"
+_CALENDAR: Final = re.compile(
+    r"(?:(?:minute|hour|dai|week|month|quarter|semiannual|year|annual)ly"
+    rf"|(?={_DAY}|[0-9*])(?:{_DAY}(?:(?:\.\.|[,-]){_DAY})*)?"
+    rf"(?:(?:^| ){_PARTS}-{_PARTS}(?:[-~]{_PARTS})?)?(?:(?:^| ){_PARTS}:{_PARTS}(?::{_PARTS})?)?)"
+    r"(?: [A-Z][A-Za-z]+(?:/[A-Za-z0-9_+-]+)*)?",
+    re.ASCII,
+)
+"""A calendar event of systemd.time(7), by its shape: a word, or days, date and time, each of which may be left out."""
 
 
 def _calendar(value: Any) -> str:
@@ -218,6 +227,13 @@ def _endpoint(value: Any) -> tuple[IPv4Address, int]:
     raise ValueError(f"{value!r} is no listening address: write for example 127.0.0.1:8083")
 
 
+def _quoted(value: Any) -> Any:
+    """Refuse what Python would take for an address too: a number, and bytes."""
+    if isinstance(value, (str, IPv4Address, IPv4Interface, IPv4Network)):
+        return value
+    raise ValueError(f'{value!r} is no address: write it in quotes, for example "192.168.1.20"')
+
+
 _SYSTEM: Final = ("x86_64-linux", "aarch64-linux", "riscv64-linux", "x86_64-darwin", "aarch64-darwin")
 
 
@@ -238,6 +254,7 @@ def _text(pattern: str, example: str, validate: Any) -> Any:
 Size = Annotated[int, _text(r"^\s*\d+(\.\d+)?\s*[KMGTPkmgtp]?i?[Bb]?\s*$", "8GiB", _size), Field(ge=0)]
 Duration = Annotated[float, _text("", "90d", _duration), Field(ge=0)]
 Whole = Annotated[int, Field(strict=True)]
+Flag = Annotated[bool, Field(strict=True)]
 Port = Annotated[int, Field(ge=1, le=65535, strict=True)]
 Name = Annotated[str, _text(rf"^{_NAME.pattern}$", "node1", _name)]
 HostName = Annotated[str, _text("", "node1.example.org", _host_name)]
@@ -258,7 +275,7 @@ CacheName = Annotated[str, _text(rf"^{_CACHE_NAME.pattern}$", "blog-cache", _cac
 BucketName = Annotated[str, _text(rf"^{_BUCKET.pattern}$", "attic-cache", _bucket_name)]
 System = Annotated[str, _text("", "x86_64-linux", _system)]
 Endpoint = Annotated[tuple[IPv4Address, int], _text("", "127.0.0.1:8083", _endpoint)]
-Address = IPv4Address
-Interface = IPv4Interface
-Network = IPv4Network
+Address = Annotated[IPv4Address, BeforeValidator(_quoted)]
+Interface = Annotated[IPv4Interface, BeforeValidator(_quoted)]
+Network = Annotated[IPv4Network, BeforeValidator(_quoted)]
 Text = Annotated[str, Field(max_length=4000)]

@@ -1,11 +1,13 @@
-"""An imitation of the part of Attic's server that decides on permissions, served on loopback.
+"""An imitation of Attic's server where it decides on permissions, served on loopback: no storage, no bodies.
 
-After server/src/api/v1/{cache_config,get_missing_paths}.rs, access/http.rs and error.rs at b7c9056: the order of
-look-up and permission, what a public cache adds, what the lack of discovery hides, and the texts of errors.
+After server/src/api/v1/{cache_config,get_missing_paths}.rs, api/binary_cache.rs, access/http.rs, middleware.rs and
+error.rs at b7c9056: the order of look-up and permission, what a public cache adds, what the lack of discovery hides,
+and the texts of errors. tests/real/test_attic_answers.py holds it to the real server's answers.
 """
 
 from __future__ import annotations
 
+import base64
 import json
 import threading
 import time
@@ -17,12 +19,34 @@ from tests.cache.attic_rules import BadTokenError, Verifier
 
 
 class Attic:
-    """State of the server: caches by name (True when public), and a clock that may be wrong."""
+    """State of the server.
 
-    def __init__(self, verifier: Verifier, caches: dict[str, bool], ahead: float = 0.0):
+    Args:
+        verifier: Which tokens are good.
+        caches: Names, and whether each is public.
+        ahead: Seconds that the server's clock is ahead.
+        allowed: `allowed-hosts`; empty allows all.
+        config: What a cache's configuration says beside what all say.
+        paths: Hashes of the paths that every cache has.
+
+    """
+
+    def __init__(
+        self,
+        verifier: Verifier,
+        caches: dict[str, bool],
+        ahead: float = 0.0,
+        *,
+        allowed=(),
+        config=None,
+        paths=(),
+    ):
         self.verifier = verifier
         self.caches = dict(caches)
         self.ahead = ahead
+        self.allowed = allowed
+        self.config = config or {}
+        self.paths = paths
         self.changes: list[str] = []
         self.requests: list[str] = []
 
@@ -30,33 +54,66 @@ class Attic:
         return time.time() + self.ahead
 
     def bits(self, authorization: str | None, cache: str) -> frozenset[str]:
-        if not authorization or not authorization.lower().startswith("bearer "):
-            return frozenset()
+        kind, _, held = (authorization or "").partition(" ")
         try:
-            return self.verifier.permissions(authorization[7:], cache, int(self.now()))
-        except BadTokenError:
+            if kind.lower() == "basic":  # Nix's netrc: the token is the password
+                held = base64.b64decode(held).decode().partition(":")[2]
+            elif kind.lower() != "bearer":
+                return frozenset()
+            return self.verifier.permissions(held, cache, int(self.now()))
+        except (BadTokenError, ValueError):
             return frozenset()  # "Ignoring bad JWT token"
 
+    def receive(self, method: str, path: str, body: object, headers):
+        """Answer a request as it comes: who asks by a name that is not allowed gets no further."""
+        if self.allowed and headers.get("Host") not in self.allowed:
+            return error(400, "RequestError", "General request error: Bad Host")
+        return self.answer(method, path, body, headers.get("Authorization"))
+
     def answer(self, method: str, path: str, body: object, authorization: str | None):
+        """Give the status, and a document or a text."""
         self.requests.append(f"{method} {path}")
+        parts = path.strip("/").split("/")
         if path == "/":
-            return 200, None
+            return 200, "<!DOCTYPE html>\n<h1>Attic Binary Cache</h1>\n"
         if path == "/_api/v1/get-missing-paths" and method == "POST":
             return self._authorised(body["cache"], "w", authorization, lambda _: (200, {"missing_paths": []}))
-        prefix = "/_api/v1/cache-config/"
-        if not path.startswith(prefix):
-            return error(404, "NotFound", "The requested object was not found.")
-        cache = path.removeprefix(prefix)
+        if parts[:3] == ["_api", "v1", "cache-config"] and len(parts) == 4:
+            return self._cache_config(method, parts[3], body, authorization)
+        if len(parts) == 2 and parts[1] == "nix-cache-info":
+            info = "WantMassQuery: 1\nStoreDir: /nix/store\nPriority: 41\n"
+            return self._authorised(parts[0], "r", authorization, lambda _: (200, info))
+        name, _, kind = parts[-1].partition(".")
+        if (len(parts) == 2 and kind == "narinfo") or (
+            len(parts) == 3 and parts[1] == "nar" and kind == "nar"
+        ):
+            return self._object(parts[0], name, kind, authorization)
+        return error(404, "NotFound", "The URL you requested was not found.")
+
+    def _cache_config(self, method, cache, body, authorization):
         if method == "GET":
-            config = {"public_key": f"{cache}:AAAA", "is_public": self.caches.get(cache)}
-            return self._authorised(cache, "r", authorization, lambda _: (200, config))
+            said = {"public_key": f"{cache}:AAAA", "is_public": self.caches.get(cache), **self.config}
+            return self._authorised(cache, "r", authorization, lambda _: (200, said))
         if method == "PATCH":
             return self._authorised(
                 cache, "cr", authorization, lambda bits: self._configure(cache, body, bits)
             )
         if method == "POST":
             return self._create(cache, self.bits(authorization, cache))
-        return error(405, "", "")
+        return 405, None
+
+    def _object(self, cache, name, kind, authorization):
+        """Look the path up first, and only then at the permission: what is there is told from what is not."""
+        if cache not in self.caches or name not in self.paths:
+            return error(404, "NoSuchObject", "The requested object does not exist.")
+        bits = self.bits(authorization, cache) | ({"r"} if self.caches[cache] else set())
+        if "r" not in bits:
+            return DENIED if bits else UNAUTHORIZED
+        return self.body(name, kind)
+
+    def body(self, name: str, kind: str):
+        """Give what a reader gets who may read."""
+        return 200, f"StorePath: /nix/store/{name}-x\nURL: nar/{name}.nar\n" if kind == "narinfo" else None
 
     def _authorised(self, cache, bit, authorization, then):
         bits = self.bits(authorization, cache)
@@ -99,19 +156,26 @@ UNAUTHORIZED = error(401, "Unauthorized", "Unauthorized.")
 DENIED = error(403, "AccessError", "Access error: User does not have permission to complete this action.")
 
 
-@contextmanager
-def serve(attic):
-    """Serve it; gives the base URL. Ends with the block."""
+def handler(attic):
+    """Give a request handler for `http.server` that answers for a server's state."""
 
     class Handler(BaseHTTPRequestHandler):
         def handle_any(self):
             size = int(self.headers.get("Content-Length") or 0)
             body = json.loads(self.rfile.read(size)) if size else None
-            status, document = attic.answer(self.command, self.path, body, self.headers.get("Authorization"))
-            data = json.dumps(document).encode() if document is not None else b""
+            status, said = attic.receive(self.command, self.path, body, self.headers)
+            data, kind = b"", ""
+            if isinstance(said, str):
+                data, kind = said.encode(), "text/html" if said.startswith("<") else "text/x-nix-cache-info"
+            elif said is not None:
+                data, kind = json.dumps(said).encode(), "application/json"
             self.send_response_only(status)
             self.send_header("Date", formatdate(attic.now(), usegmt=True))
             self.send_header("Content-Length", str(len(data)))
+            if kind:
+                self.send_header("Content-Type", kind)
+            if status == 307:
+                self.send_header("Location", attic.redirect)
             self.end_headers()
             self.wfile.write(data)
 
@@ -120,7 +184,13 @@ def serve(attic):
         def log_message(self, *args):
             pass
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    return Handler
+
+
+@contextmanager
+def serve(attic):
+    """Serve it; gives the base URL. Ends with the block."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler(attic))
     thread = threading.Thread(target=server.serve_forever, args=(0.05,))
     thread.start()
     try:

@@ -1,8 +1,8 @@
 """A server that answers like atticd where doctor looks, run inside a namespace: `python3 attic_like.py CONFIG-JSON`.
 
-After zhaofengli/attic server/src at b7c9056: Host check (middleware.rs), access (access/http.rs: a bad token is
-anonymous), cache-config, get-missing-paths, and the redirect of a single-chunk NAR. `mode` makes it something
-else: `static` (a page for every path), `busy` (429), `broken` (500), `s3`.
+It is the imitation of tests/cache/attic_api.py, in a process of its own. CONFIG has `bind`, `port`, `caches` (name:
+public), `secret`, `allowed` (hosts), and what the server tells: `config`, `api_endpoint`, `redirect` (where a NAR is
+sent). `mode` makes it something else: `static` (a page for every path), `busy` (429), `broken` (500), `s3`.
 """
 
 from __future__ import annotations
@@ -10,124 +10,107 @@ from __future__ import annotations
 import base64
 import hashlib
 import hmac
-import http.server
 import json
 import sys
 import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
-CONFIG = json.loads(sys.argv[1]) if __name__ == "__main__" else {}
+sys.path.insert(0, str(Path(__file__).parents[2]))  # the system's Python starts it, by its path
+
+from tests.cache import attic_api
+from tests.cache.attic_rules import Verifier
+
+NO_ATTIC = {
+    "static": (200, "<html>Welcome</html>", {"Content-Type": "text/html"}),
+    "busy": (429, "", {"Retry-After": "17"}),
+    "s3": (
+        403,
+        "<?xml version='1.0'?><Error><Code>AccessDenied</Code></Error>",
+        {"Content-Type": "application/xml"},
+    ),
+}
 
 
-def unpad(text):
-    return base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
+class Everything:
+    """Every hash: doctor may be told to look for any."""
+
+    def __contains__(self, _name):
+        return True
 
 
-class Handler(http.server.BaseHTTPRequestHandler):
+class Attic(attic_api.Attic):
+    """The imitation with what a CONFIG says."""
+
+    def __init__(self, config):
+        verifier = Verifier(secret=config.get("secret", "").encode())
+        super().__init__(
+            verifier, config.get("caches", {}), allowed=config.get("allowed", ()), config=config.get("config"),
+            paths=Everything(),
+        )  # fmt: skip
+        self.endpoint = config.get("api_endpoint")
+        self.redirect = config.get("redirect")
+        self.broken = config.get("mode") == "broken"
+
+    def receive(self, method, path, body, headers):
+        if self.broken:
+            message = "The server encountered an internal error or misconfiguration."
+            return attic_api.error(500, "InternalServerError", message)
+        self.config["api_endpoint"] = self.endpoint or f"http://{headers['Host']}/"
+        return super().receive(method, path, body, headers)
+
+    def body(self, name, kind):
+        return (307, None) if kind == "nar" and self.redirect else super().body(name, kind)
+
+
+class Other(BaseHTTPRequestHandler):
+    """What is no Attic: the same answer to everything."""
+
+    mode = ""
+
     def do_GET(self):
-        self.answer()
+        status, text, headers = NO_ATTIC[self.mode]
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(text)))
+        for name, value in headers.items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(text.encode())
 
     def do_POST(self):
         self.rfile.read(int(self.headers.get("Content-Length", 0)))
-        self.answer()
-
-    def answer(self):  # noqa: C901 - one line per thing that a server may be
-        time.sleep(CONFIG.get("delay", 0))
-        mode = CONFIG.get("mode", "attic")
-        if mode == "static":
-            return self.send(200, "<html>Welcome</html>", "text/html")
-        if mode == "busy":
-            return self.send(429, "", headers={"Retry-After": "17"})
-        if mode == "s3":
-            return self.send(
-                403, "<?xml version='1.0'?><Error><Code>AccessDenied</Code></Error>", "application/xml"
-            )
-        if mode == "broken":
-            return self.fail(500, "InternalServerError")
-        if CONFIG.get("allowed") and self.headers.get("Host") not in CONFIG["allowed"]:
-            return self.fail(400, "RequestError", "General request error: Bad Host")
-        parts = self.path.strip("/").split("/")
-        if parts[0] == "_api":
-            return self.api(parts)
-        cache = parts[0]
-        if len(parts) == 1:
-            return self.send(200, "<html>Attic</html>", "text/html")
-        if not self.may(cache, "r"):
-            return self.denied(cache)
-        if parts[1] == "nix-cache-info":
-            return self.send(200, "WantMassQuery: 1\nStoreDir: /nix/store\nPriority: 41\n")
-        if parts[1].endswith(".narinfo"):
-            return self.send(200, f"StorePath: /nix/store/{parts[1][:32]}-x\nURL: nar/{parts[1][:32]}.nar\n")
-        if parts[1] == "nar" and CONFIG.get("redirect"):
-            return self.send(307, "", headers={"Location": CONFIG["redirect"]})
-        return self.fail(404, "NoSuchObject")
-
-    def api(self, parts):
-        if parts[2] == "get-missing-paths":
-            cache = next(iter(CONFIG["caches"]))
-            return self.send(200, '{"missing_paths": []}') if self.may(cache, "w") else self.denied(cache)
-        cache = parts[3]
-        if not self.may(cache, "r"):
-            return self.denied(cache)
-        endpoint = CONFIG.get("api_endpoint") or f"http://{self.headers['Host']}/"
-        answer = {"api_endpoint": endpoint, "is_public": CONFIG["caches"][cache], **CONFIG.get("config", {})}
-        return self.send(200, json.dumps(answer))
-
-    def bits(self, cache):
-        kind, _, token = self.headers.get("Authorization", "").partition(" ")
-        try:
-            head, body, signature = token.split(".")
-            good = hmac.new(CONFIG["secret"].encode(), f"{head}.{body}".encode(), hashlib.sha256).digest()
-            claims = json.loads(unpad(body))
-            if kind != "Bearer" or unpad(signature) != good or claims["exp"] < time.time():
-                return {}
-            return claims["https://jwt.attic.rs/v1"]["caches"].get(cache, {})
-        except (ValueError, KeyError):
-            return {}
-
-    def may(self, cache, bit):
-        public = CONFIG["caches"].get(cache)
-        return public is not None and (bool(self.bits(cache).get(bit)) or (bit == "r" and public))
-
-    def denied(self, cache):
-        bits = self.bits(cache)
-        if cache not in CONFIG["caches"]:
-            return self.fail(404, "NoSuchCache") if bits else self.fail(401, "Unauthorized")
-        return (
-            self.fail(403, "AccessError")
-            if bits or CONFIG["caches"][cache]
-            else self.fail(401, "Unauthorized")
-        )
-
-    def fail(self, code, name, message=""):
-        self.send(code, json.dumps({"code": code, "error": name, "message": message}), "application/json")
-
-    def send(self, code, text, kind="text/plain", headers=None):
-        body = text.encode()
-        self.send_response(code)
-        self.send_header("Content-Type", kind)
-        self.send_header("Content-Length", str(len(body)))
-        for name, value in (headers or {}).items():
-            self.send_header(name, value)
-        self.end_headers()
-        self.wfile.write(body)
+        self.do_GET()
 
     def log_message(self, *args):
         pass
 
 
-def token(secret, exp=None, **caches):
-    """Sign a token, for example `token("s", main="rw")`."""
+def signed(key: bytes, claims) -> str:
+    """Sign claims as they are, with nothing of kingpost's."""
 
     def part(value):
         return base64.urlsafe_b64encode(json.dumps(value).encode()).rstrip(b"=").decode()
 
-    bits = {name: dict.fromkeys(bits, 1) for name, bits in caches.items()}
-    claims = {"sub": "t", "exp": exp or int(time.time()) + 600, "https://jwt.attic.rs/v1": {"caches": bits}}
     text = f"{part({'alg': 'HS256', 'typ': 'JWT'})}.{part(claims)}"
-    signature = hmac.new(secret.encode(), text.encode(), hashlib.sha256).digest()
+    signature = hmac.new(key, text.encode(), hashlib.sha256).digest()
     return f"{text}.{base64.urlsafe_b64encode(signature).rstrip(b'=').decode()}"
 
 
+def token(secret, exp=None, **caches):
+    """Sign a token, for example `token("s", main="rw")`."""
+    bits = {name: dict.fromkeys(bits, 1) for name, bits in caches.items()}
+    claims = {"sub": "t", "exp": exp or int(time.time()) + 600, "https://jwt.attic.rs/v1": {"caches": bits}}
+    return signed(secret.encode(), claims)
+
+
+def main(config):
+    mode = config.get("mode", "")
+    answers = (
+        type("Bound", (Other,), {"mode": mode}) if mode in NO_ATTIC else attic_api.handler(Attic(config))
+    )
+    ThreadingHTTPServer.allow_reuse_address = True
+    ThreadingHTTPServer((config["bind"], config["port"]), answers).serve_forever()
+
+
 if __name__ == "__main__":
-    http.server.ThreadingHTTPServer.allow_reuse_address = True
-    http.server.ThreadingHTTPServer((CONFIG["bind"], CONFIG["port"]), Handler).serve_forever()
+    main(json.loads(sys.argv[1]))

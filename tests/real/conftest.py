@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 from dataclasses import dataclass, field
 from functools import cache
@@ -32,6 +33,18 @@ def require(name: str) -> Path:
     if name not in provided():
         pytest.skip(f"{name} is not here: run `make real` (as root) first")
     return provided()[name]
+
+
+def require_program(name: str) -> Path:
+    """Give a program that `provide` cannot install, from KINGPOST_NAME or PATH; or skip the test by its name."""
+    variable = f"KINGPOST_{name.upper().replace('-', '_')}"
+    if named := os.environ.get(variable):
+        assert os.access(named, os.X_OK), f"{variable}={named} is no program"
+        return Path(named)
+    found = shutil.which(name)
+    if found is None:
+        pytest.skip(f"{name} is not here: put it on PATH, or name it by {variable}")
+    return Path(found)
 
 
 def require_root() -> None:

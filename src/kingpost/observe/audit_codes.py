@@ -117,8 +117,8 @@ REDIRECT_UNREACHABLE: Final = Code(
     cause="Attic redirects NARs of a single chunk to its S3 endpoint. That endpoint is an address of the server's "
     "network and not of this one. Larger NARs stream through Attic, so small paths fail and big ones work.",
     told_apart="The cache itself was reached. Run the same audit where the server runs: there it passes.",
-    remedy="make the S3 `endpoint` of Attic's configuration reachable from every puller, or set nar-size-threshold = 1 "
-    "so that every NAR is chunked and streams through Attic",
+    remedy="make the S3 `endpoint` of Attic's configuration reachable from every puller. No option turns the redirect "
+    "off: with nar-size-threshold = 1, too, a NAR that fits into one chunk is redirected",
 )  # fmt: skip
 REDIRECT_MISSING: Final = Code(
     "KP-CACHE-REDIRECT-MISSING", _FAILED, "redirected, and the storage has nothing there",

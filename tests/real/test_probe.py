@@ -8,6 +8,8 @@ import pytest
 from tests.observe.s3_front import Front, serve
 from tests.real.s3_server import KEY, rclone_s3
 
+from kingpost.cache.narinfo import parse_narinfo
+
 
 @pytest.fixture
 def probe(nix_or_new, tmp_path):
@@ -70,7 +72,10 @@ def test_a_made_up_closure_is_published_to_a_directory(nix, probe, tmp_path, pro
     assert (evidence["paths"], evidence["new"], evidence["profile"]) == (paths, paths, profile)
     assert evidence["representative"] == (profile != "synthetic")
     assert (evidence["above_threshold"] > 0) == (profile != "synthetic")
-    assert len(list((tmp_path / "cache").glob("*.narinfo"))) == paths
+    infos = [parse_narinfo(file.read_text()) for file in (tmp_path / "cache").glob("*.narinfo")]
+    assert len(infos) == paths
+    # Attic cuts by contents: only a NAR above max-size, usually four thresholds, is sure to be more than one chunk.
+    assert sum(info.nar_size > 4 * 65536 for info in infos) == evidence["above_threshold"]
     ledger = (tmp_path / "state" / "kingpost" / "ledger.sqlite").read_bytes()
     assert b"publication to" in ledger
     assert b"-kingpost-probe at" not in ledger, "made-up paths would stay in the history for ever"

@@ -12,7 +12,8 @@ from kingpost.base.process import CommandError, find_program, run
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-#: Attic's usual nar-size-threshold: NARs below are one chunk (and a redirect to S3), those above many.
+#: Attic's usual nar-size-threshold. A NAR below is one chunk (and a redirect to S3), one above is cut where its
+#: contents say, into pieces of at most max-size: below that it may be one chunk all the same.
 CHUNKING_THRESHOLD: Final = 64 * 1024
 #: In the name of every made-up path.
 MADE_UP: Final = "-kingpost-probe"
@@ -109,8 +110,9 @@ def generated(profile: Profile, threshold: int) -> Payload:
         "nonce": secrets.token_hex(16),
         "leaves": leaves,
         "above": above,
-        # 128 hexadecimal digits a block; NARs of one and a half to three times the threshold, and tiny ones.
-        "large": threshold * 3 // 2 // 128,
+        # 128 hexadecimal digits a block. The large NARs are above Attic's usual max-size of four thresholds, so
+        # that each is surely more than one chunk; the others are tiny.
+        "large": threshold * 9 // 2 // 128,
     }
     argv = ["nix-instantiate", "--eval", "--read-write-mode", "--strict", "--expr", expression]
     find_program("nix-instantiate", fix="run this where Nix is installed")

@@ -65,7 +65,16 @@ in
       };
     };
 
-    # nixos/modules/services/networking/atticd.nix
+    # nixos/modules/services/networking/atticd.nix; the stand-in marks its defaults, which no server could run with
+    services.atticd.settings = {
+      chunking = lib.mkOverride 900 {
+        nar-size-threshold = 65536;
+        min-size = 16384;
+        avg-size = 65536;
+        max-size = 262144;
+      };
+      database.url = lib.mkOverride 900 "sqlite:///var/lib/atticd/server.db?mode=rwc";
+    };
     environment.systemPackages =
       lib.optional config.services.atticd.enable (pkgs.writeShellScript "atticd-atticadm" ''
         exec systemd-run --quiet --pipe --wait --collect --property=EnvironmentFile=${

@@ -237,3 +237,19 @@ push = [{ cache = "attic:home/main", policy = "off", token = { secret = "push", 
 owner = "root"
 """
     assert codes(text) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "path"),
+    [
+        ('[secrets.runner]\nformat = "env"', ("secrets", "runner")),
+        (
+            '[attic.home.tokens.t]\npull = ["*"]\nsecret = "push"\n[secrets.push]\nformat = "env"',
+            ("secrets", "push"),
+        ),
+    ],
+)
+def test_a_token_in_a_file_of_lines_names_its_line(text, path):
+    assert [(problem.code, problem.path) for problem in found(text)] == [("KP-SECRET-VARIABLES", path)]
+    named = text.replace('format = "env"', 'format = "env"\nvariables = ["CI_SERVER_TOKEN"]')
+    assert codes(named) == []

@@ -97,6 +97,25 @@ def missing_variables(scene: Scene) -> Iterator[Finding]:
         if bucket.credentials and secret and secret.format == "env":
             yield from _lacking(bucket.credentials, secret, _bucket_keys(bucket), f"the bucket {name}")
 
+    yield from _nameless_tokens(scene)
+
+
+def _nameless_tokens(scene: Scene) -> Iterator[Finding]:
+    """Find tokens in secrets of lines NAME=value that declare no line at all."""
+    users = {use.secret: use.what for use in _uses(scene) if "raw" in use.formats}
+    for server, attic in scene.topology.attic.items():
+        for name, token in attic.tokens.items():
+            if token.secret:
+                users.setdefault(token.secret, f"the token {name} of {server}")
+    for name, user in users.items():
+        secret = scene.topology.secrets.get(name)
+        if secret and secret.format == "env" and not secret.variables:
+            yield Finding(
+                ("secrets", name),
+                f"{user} is in {name}, which is a file of lines NAME=value and names none",
+                fix='write `format = "raw"` if the file holds the bare token, else the line\'s name in `variables`',
+            )
+
 
 def _bucket_keys(bucket: Bucket) -> tuple[str, ...]:
     """Give what a bucket's secret holds: its keys, and what Garage's own server does not start without."""

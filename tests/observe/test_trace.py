@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from kingpost.observe.nixlog import Reason
@@ -108,6 +108,7 @@ EVENTS = st.fixed_dictionaries(
 )
 
 
+@settings(suppress_health_check=[HealthCheck.too_slow])  # of making events, on a machine that is busy
 @given(st.lists(EVENTS, max_size=30))
 def test_no_event_whatever_raises(events):
     trace = Trace(live=True)

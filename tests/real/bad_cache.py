@@ -22,11 +22,13 @@ class Fault(StrEnum):
     OTHER_STORE = "other StoreDir"
     NARINFO_403 = "narinfo 403"
     NARINFO_HTML = "narinfo is HTML"
+    HTML = "a page for everything"
     NARINFO_500 = "narinfo 500"
     BUSY_503 = "503"
     BUSY_429 = "429"
     CONNECT_HANGS = "connections are not accepted"
     UNSIGNED = "unsigned"  # served soundly: the client's settings make it a fault
+    OTHER_KEY = "signed with a key that nobody trusts"
     NAR_EMPTY = "NAR empty, Content-Length 0"
     NAR_NOTHING = "NAR 0 bytes, full Content-Length"
     NAR_OTHER = "valid NAR of another path"
@@ -35,6 +37,8 @@ class Fault(StrEnum):
     NAR_CORRUPT = "NAR corrupt"
     NAR_500 = "NAR 500"
     NAR_404 = "NAR 404"
+    NAR_403 = "NAR 403"
+    NAR_HANGS = "NAR never answers"
     NAR_STALLS = "NAR stalls"
     HANGS = "never answers"
 
@@ -43,13 +47,15 @@ def make_handler(directory, fault, requests):  # noqa: C901 - one line per fault
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
 
-        def do_GET(self):
+        def do_GET(self):  # noqa: C901 - one line per fault
             requests.append(self.path)
             name = self.path.lstrip("/")
             kind = "nar" if name.startswith("nar/") else "narinfo" if name.endswith(".narinfo") else "info"
-            if fault is Fault.HANGS:
+            if fault is Fault.HANGS or (fault is Fault.NAR_HANGS and kind == "nar"):
                 time.sleep(30)
                 return None
+            if fault is Fault.HTML:
+                return self.send(200, b"<html>hello</html>")
             whole = {Fault.DENIED_401: 401, Fault.DENIED_403: 403, Fault.BUSY_503: 503, Fault.BUSY_429: 429}
             if fault in whole:
                 return self.send(whole[fault], b"oops")
@@ -61,8 +67,9 @@ def make_handler(directory, fault, requests):  # noqa: C901 - one line per fault
                 return self.send(200, b"<html>hello</html>")
             if kind == "narinfo" and fault in {Fault.NARINFO_403, Fault.NARINFO_500}:
                 return self.send(403 if fault is Fault.NARINFO_403 else 500, b"oops")
-            if kind == "nar" and fault in {Fault.NAR_404, Fault.NAR_500}:
-                return self.send(404 if fault is Fault.NAR_404 else 500, b"oops")
+            whole = {Fault.NAR_403: 403, Fault.NAR_404: 404, Fault.NAR_500: 500}
+            if kind == "nar" and fault in whole:
+                return self.send(whole[fault], b"oops")
             try:
                 body = (directory / name).read_bytes()
             except (OSError, ValueError):
@@ -71,6 +78,8 @@ def make_handler(directory, fault, requests):  # noqa: C901 - one line per fault
                 body = next(
                     other for nar in sorted(directory.glob("nar/*")) if (other := nar.read_bytes()) != body
                 )
+            if fault is Fault.OTHER_KEY and kind == "narinfo":
+                body += f"Sig: other-1:{'A' * 86}==\n".encode()
             return self.nar(body) if kind == "nar" else self.send(200, body)
 
         def nar(self, body):

@@ -18,8 +18,8 @@ class Sshd:
 
     """
 
-    def __init__(self, folder, bin_directory, environment):
-        self.folder = folder
+    def __init__(self, folder, bin_directory, environment, before="true"):
+        self.folder, self._before = folder, before
         self._bin = bin_directory
         for name in ("host", "user"):
             subprocess.run(
@@ -61,7 +61,7 @@ class Sshd:
         argv = [self._bin / "sshd", "-D", "-e", "-f", self.folder / "sshd_config"]
         if os.geteuid() == 0:
             # sshd of root wants an empty /run/sshd: one of its own, for others may come and go beside it.
-            script = 'mount -t tmpfs none /run && mkdir -m 755 /run/sshd && exec "$@"'
+            script = f'mount -t tmpfs none /run && mkdir -m 755 /run/sshd && {self._before} && exec "$@"'
             argv = ["unshare", "--mount", "--propagation", "private", "sh", "-c", script, "sh", *argv]
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stderr=log)
@@ -81,10 +81,10 @@ class Sshd:
 
 
 @contextmanager
-def running(folder, bin_directory, environment):
-    """Run an sshd whose sessions have this environment."""
+def running(folder, bin_directory, environment, before="true"):
+    """Run an sshd whose sessions have this environment, in mounts of its own that `before` may change (as root)."""
     folder.mkdir()
-    server = Sshd(folder, bin_directory, environment)
+    server = Sshd(folder, bin_directory, environment, before)
     try:
         server.start()
         yield server

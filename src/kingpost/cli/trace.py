@@ -65,7 +65,7 @@ def command(
     else:
         with ExitStack() as stack:
             kept = stack.enter_context(_writable(keep_log)) if keep_log else None
-            returncode = follow(traced or [], trace, None if quiet else sys.stderr, kept)
+            returncode = follow(traced or [], trace, None if quiet else sys.stderr, kept, own_stdout=json)
         if returncode == 0:
             present = closure("nix-store", [story.path for story in trace.paths.values() if story.served_by])
     outputs = Outputs(json, junit, prometheus, ledger, no_ledger)

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 HASH_LENGTH: Final = 32
+_HERE: Final = frozenset({"", "localhost"})
+"""What a build on this machine has for its machine."""
 
 
 @dataclass(slots=True)
@@ -73,6 +75,7 @@ class Trace:
         paths: By store path.
         builds: By derivation.
         troubles: What was said of each substituter, counted, by URI.
+        builders: Machines that built, by URI: what they built is copied from them afterwards.
         transferred: Bytes downloaded, by URI prefix `scheme://host`.
         torn: Whether the log ends inside an event.
 
@@ -82,6 +85,7 @@ class Trace:
         self.paths: dict[str, PathStory] = {}
         self.builds: dict[str, BuildStory] = {}
         self.troubles: dict[str, Counter[Reason]] = {}
+        self.builders: set[str] = set()
         self.transferred: Counter[str] = Counter()
         self.events = 0
         self.torn = False
@@ -146,8 +150,17 @@ class Trace:
         elif kind == Activity.SUBSTITUTE and len(fields) >= 2:
             self._substituters.add(_uri(fields[1]))
         elif kind == Activity.BUILD and fields:
-            machine = str(fields[1]) if len(fields) > 1 else ""
-            self.builds[str(fields[0])] = BuildStory(str(fields[0]), machine)
+            self._build(number, str(fields[0]), str(fields[1]) if len(fields) > 1 else "")
+
+    def _build(self, number: int, derivation: str, machine: str) -> None:
+        """Note a build. A builder by ssh-ng hands on its own log, in which the same build is one on its own machine."""
+        elsewhere = any(what == derivation for kind, what in self._open.values() if kind == Activity.BUILD)
+        if machine in _HERE and elsewhere:
+            return
+        self.builds[derivation] = BuildStory(derivation, machine)
+        if machine not in _HERE:
+            self._open[number] = (Activity.BUILD, derivation)
+            self.builders.add(_uri(machine))
 
     def _stop(self, event: dict[str, Any]) -> None:
         kind, what = self._open.pop(event["id"], (0, None))
@@ -166,7 +179,7 @@ class Trace:
             return
         if kind == Activity.COPY_PATH:
             what[1].nar_bytes = max(what[1].nar_bytes, fields[0])
-        else:
+        elif kind == Activity.FILE_TRANSFER:
             # Progress is the running total of one transfer: count only what is new.
             before = self._counted.get(event["id"], 0)
             url, attempt = what
@@ -264,7 +277,7 @@ class Trace:
     @property
     def local_builds(self) -> list[BuildStory]:
         """Give what this machine built."""
-        return [build for build in self.builds.values() if build.machine in {"", "localhost"}]
+        return [build for build in self.builds.values() if build.machine in _HERE]
 
     @property
     def fallbacks(self) -> list[PathStory]:

@@ -55,7 +55,7 @@ def stories(trace: Trace, present: Iterable[str] = ()) -> list[dict[str, Any]]:
         found.append(
             {
                 "path": story.path,
-                "origin": "substituter" if served else "not fetched",
+                "origin": _origin(trace, served.uri) if served else "not fetched",
                 "served_by": served.uri if served else None,
                 "nar_bytes": served.nar_bytes or None if served else None,
                 "download_bytes": served.download_bytes if served else None,
@@ -64,12 +64,18 @@ def stories(trace: Trace, present: Iterable[str] = ()) -> list[dict[str, Any]]:
                 "from_client_cache": cached.get(story.path, []),
             }
         )
+    local = trace.local_builds
     for build in trace.builds.values():
-        origin = "local build" if build.machine in {"", "localhost"} else "remote build"
+        origin = "local build" if build in local else "remote build"
         found.append({"path": build.derivation, "origin": origin, "machine": build.machine or None})
-    fetched = {entry["path"] for entry in found if entry["origin"] == "substituter"}
+    fetched = {entry["path"] for entry in found if entry["origin"] in {"substituter", "remote builder"}}
     found += [{"path": path, "origin": "already there"} for path in present if path not in fetched]
     return found
+
+
+def _origin(trace: Trace, uri: str) -> str:
+    """Tell a path that was built elsewhere and copied from there from one that a cache had."""
+    return "remote builder" if uri in trace.builders else "substituter"
 
 
 def _substituters(trace: Trace) -> list[Verdict]:
@@ -102,7 +108,8 @@ def _substituters(trace: Trace) -> list[Verdict]:
             evidence["complaints"] = {str(reason): number for reason, number in reasons.items()}
             verdicts.append(codes.TROUBLED.verdict(uri, f"{told}; it served {what}", evidence))
         elif served[uri]:
-            verdicts.append(codes.SERVED.verdict(uri, f"it served {what}", evidence))
+            did = "it built and sent" if uri in trace.builders else "it served"
+            verdicts.append(codes.SERVED.verdict(uri, f"{did} {what}", evidence))
         else:
             verdicts.append(
                 codes.SILENT.verdict(uri, f"asked for {asked[uri]} paths, served none, no message", evidence)

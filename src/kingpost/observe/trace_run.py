@@ -49,7 +49,14 @@ def with_log_options(command: Sequence[str]) -> list[str]:
     return [*words[:at], *OPTIONS, *words[at:]]
 
 
-def follow(command: Sequence[str], trace: Trace, shown: TextIO | None, log: TextIO | None = None) -> int:
+def follow(
+    command: Sequence[str],
+    trace: Trace,
+    shown: TextIO | None,
+    log: TextIO | None = None,
+    *,
+    own_stdout: bool = False,
+) -> int:
     """Run a command, feed its log to a trace and show what a person would have seen; gives its exit code.
 
     Args:
@@ -57,15 +64,21 @@ def follow(command: Sequence[str], trace: Trace, shown: TextIO | None, log: Text
         trace: Takes the events.
         shown: Where the human output goes; None for nowhere.
         log: Where the raw log goes as well.
+        own_stdout: Whether stdout is the caller's alone: what the command prints there goes where `shown` does.
 
     Raises:
         UsageError: It is no command of Nix.
         CannotLookError: It cannot be started.
 
     """
+    stdout = subprocess.DEVNULL if shown is None else shown if own_stdout else None
     try:
         process = subprocess.Popen(  # the only process whose output is read while it runs
-            with_log_options(command), stderr=subprocess.PIPE, encoding="utf-8", errors="replace"
+            with_log_options(command),
+            stdout=stdout,
+            stderr=subprocess.PIPE,
+            encoding="utf-8",
+            errors="replace",
         )
     except OSError as error:
         raise CannotLookError(
@@ -73,7 +86,8 @@ def follow(command: Sequence[str], trace: Trace, shown: TextIO | None, log: Text
         ) from error
     if process.stderr is None:  # pragma: no cover - it was asked for
         raise CannotLookError("the command has no stderr")
-    try:
+    # Leaving waits for the command: the terminal's Ctrl-C reaches Nix as well, which then cleans up.
+    with process:
         for line in process.stderr:
             if log is not None:
                 log.write(line)
@@ -81,11 +95,7 @@ def follow(command: Sequence[str], trace: Trace, shown: TextIO | None, log: Text
             if shown is not None and (text := human(line, event)):
                 shown.write(text)
                 shown.flush()
-        return process.wait()
-    except BaseException:
-        # The terminal's Ctrl-C reaches Nix as well; wait for it, so that it can clean up.
-        process.wait()
-        raise
+    return process.returncode
 
 
 def human(line: str, event: dict[str, Any] | None) -> str:

@@ -41,13 +41,26 @@ no_tls() {
   printf '"connect": {}, "tls": {"error": "%s", "kind": "%s"}}' "$why" "$(tls_kind "$1")"
 }
 
+# What a body gives away of who answers; the body itself is not needed.
+marks() {
+  case $1 in
+    *StoreDir:*) echo StoreDir: ;;
+    *'"error"'*Host*) printf '%s' '\"error\" Host' ;;
+    *'"error"'*) printf '%s' '\"error\"' ;;
+    *HTTPS*) echo HTTPS ;;
+    *'<'*) echo '<' ;;
+    *) echo other ;;
+  esac
+}
+
 with_curl() {
-  out=$(curl -sS -o /dev/null -m 5 --noproxy '*' -w '%{http_code}' "$1" 2>&1)
+  out=$(curl -sS -m 5 --noproxy '*' -w '%{http_code}' "$1" 2>&1)
   status=$?
   why=${out%???}
   code=${out#"$why"}
   case $status in
-    0) printf '"connect": {}, "requests": {"anonymous": {"status": %s, "body": null}}}' "${code:-0}" ;;
+    0)
+      printf '"connect": {}, "requests": {"anonymous": {"status": %s, "body": "%s"}}}' "${code:-0}" "$(marks "$why")" ;;
     6) printf '"resolve": {"error": "curl: could not resolve"}}' ;;
     7)
       case $why in
@@ -72,13 +85,14 @@ with_wget() {
   # GNU's wget tries twenty times unless told; busybox's does not know the option.
   if wget --version 2>/dev/null | grep -q GNU; then tries='-t 1'; fi
   # shellcheck disable=SC2086 # two words on purpose
-  out=$(wget $tries -S -T 5 -O /dev/null "$1" 2>&1)
+  out=$(wget $tries -S -T 5 -O - "$1" 2>&1)
   status=$?
   code=$(printf '%s\n' "$out" | sed -n 's/.*HTTP\/[0-9.]* \([0-9][0-9][0-9]\).*/\1/p' | tail -n 1)
-  if [ -n "$code" ]; then
+  if [ "$status" = 0 ]; then
+    printf '"connect": {}, "requests": {"anonymous": {"status": %s, "body": "%s"}}}' "${code:-200}" "$(marks "$out")"
+  elif [ -n "$code" ]; then
+    # Of a refusal wget shows no body.
     printf '"connect": {}, "requests": {"anonymous": {"status": %s, "body": null}}}' "$code"
-  elif [ "$status" = 0 ]; then
-    printf '"connect": {}, "requests": {"anonymous": {"status": 200, "body": null}}}'
   else
     case $out in
       *refused*) printf '"connect": {"error": "refused", "text": "wget: refused"}}' ;;

@@ -6,6 +6,11 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# Tests are never timed: on a busy machine an example takes as long as it takes.
+settings.register_profile("kingpost", deadline=None)
+settings.load_profile("kingpost")
 
 REAL = Path(__file__).parent / "real"
 SKIP_PREFIX = "Skipped: "

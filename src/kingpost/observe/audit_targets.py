@@ -5,9 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import os
 import re
 import shutil
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from kingpost.base import process
@@ -30,7 +32,7 @@ _FLAKE_OUTPUTS: Final = (
 
 
 def parse_target(text: str) -> Target:
-    """Read a store path, a hash part or a narinfo's file name.
+    """Read a store path, a link to one such as /run/current-system, a hash part or a narinfo's file name.
 
     Raises:
         UsageError: It is none of these.
@@ -39,11 +41,12 @@ def parse_target(text: str) -> Target:
     if is_hash_part(text.removesuffix(".narinfo")):
         return Target(text.removesuffix(".narinfo"))
     try:
-        path = parse_path(text.rstrip("/"))
+        link = Path(text)
+        path = parse_path(os.path.realpath(link) if link.is_symlink() else text.rstrip("/"))
     except ValueError as error:
         raise UsageError(
             f"{text[:200]!r} is neither a store path nor the 32 letters of one",
-            fix="write /nix/store/HASH-NAME or HASH; for a result link, give `readlink result`",
+            fix="write /nix/store/HASH-NAME, a link to it, or HASH",
         ) from error
     return Target(path.hash_part, str(path))
 

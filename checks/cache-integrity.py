@@ -21,7 +21,11 @@ with subtest("a cache with a path of one chunk, and one of many"):
     )
     paths = machine.succeed("nix-store --query --requisites /var/lib/pushed").split()
     assert len(paths) == 3, paths
-    print(machine.succeed("attic push main $(readlink /var/lib/pushed) 2>&1"))
+    status, said = machine.execute("attic push main $(readlink /var/lib/pushed) 2>&1")
+    print(
+        said, "" if status == 0 else machine.succeed("journalctl --no-pager -b -o cat -u atticd | tail -20")
+    )
+    assert status == 0, said
 
 
 def audit():

@@ -121,6 +121,18 @@ def test_a_tail_is_told_from_damage(name, tail, step):
     assert (told, bytes(out)) == (True, data)
 
 
+@pytest.mark.parametrize(("name", "unit"), [("xz", 4), ("gzip", 1)])
+@given(zeros=st.integers(0, 20), again=st.booleans(), step=st.integers(1, 60))
+def test_only_as_many_zeros_as_the_format_allows_lie_behind_a_stream(name, unit, zeros, again, step):
+    whole = COMPRESS[name](b"nix")
+    joined = whole + bytes(zeros) + (whole if again else b"")
+    if zeros % unit:
+        with pytest.raises(TrailingError):
+            decompressed(name, joined, step)
+    else:
+        assert decompressed(name, joined, step) == b"nix" * (2 if again else 1)
+
+
 def test_brotli_tail():
     whole = COMPRESS["br"](DATA[:1000])
     with pytest.raises(DecompressionError):

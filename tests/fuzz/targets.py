@@ -60,6 +60,9 @@ COMPRESS: Final = {
 }
 
 
+WHOLE: Final = {kind: compress(NAR) for kind, compress in COMPRESS.items()}
+
+
 def plainly(compression: str, body: bytes) -> bytes:
     """Decompress as the libraries do at once."""
     match compression:
@@ -195,7 +198,7 @@ def damage(data: bytes) -> None:
     if len(data) < 2:
         return
     kind, with_file = KNOWN[data[0] % len(KNOWN)], bool(data[1] & 1)
-    whole = COMPRESS[kind](NAR)
+    whole = WHOLE[kind]
     body = bytearray(whole)
     for at in range(2, len(data) - 3, 4):
         operation, place, value = data[at] % 5, int.from_bytes(data[at + 1 : at + 3], "big"), data[at + 3]

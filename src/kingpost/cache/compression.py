@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 #: Bytes of compressed input read at once. Larger is slower: it falls out of the processor's cache.
 READ_BYTES: Final = 128 * 1024
+#: Bytes that bz2 and lzma are asked for at once: CPython gives more than its first block by copying it together.
+_STEP_BYTES: Final = 32 * 1024
 #: Most memory that a frame may ask for: libzstd's and libarchive's own limit, and so Nix's.
 MAX_WINDOW_BYTES: Final = 128 * 1024 * 1024
 
@@ -104,11 +106,11 @@ class _Member(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class _Format:
-    """How to read one format; `magic` begins a further stream, `padded` allows zeros behind one."""
+    """How to read one format; `magic` begins a further stream, zeros in multiples of `padding` may lie behind one."""
 
     make: Callable[[], _Member]
     magic: bytes = b""
-    padded: bool = False
+    padding: int = 0
 
 
 class _Members(_Reader):
@@ -122,40 +124,48 @@ class _Members(_Reader):
         self._done = False
 
     def readinto(self, buffer: memoryview, /) -> int:
-        while not self._done and len(buffer):
+        filled = 0
+        while not self._done and filled < len(buffer):
             if self._member.eof:
+                if filled:
+                    break
                 self._next_member()
                 continue
             data, self._pending = self._pending, b""
             if not data and self._member.needs_input:
+                if filled:
+                    break
                 data = self._source.read(READ_BYTES)
                 if not data:
                     raise TruncatedError("the compressed stream ends in the middle")
             try:
-                out = self._member.decompress(data, len(buffer))
+                out = self._member.decompress(data, min(_STEP_BYTES, len(buffer) - filled))
             except Exception as error:  # each library raises its own class, some a bare Exception
                 raise DecompressionError(f"it cannot be decompressed: {error}") from error
-            if out:
-                buffer[: len(out)] = out
-                return len(out)
-        return 0
+            buffer[filled : filled + len(out)] = out
+            filled += len(out)
+        return filled
 
     def _next_member(self) -> None:
-        rest = self._unpadded(self._member.unused_data)
-        while not rest:
+        zeros = 0
+        data = self._member.unused_data
+        while True:
+            rest = data.lstrip(b"\0") if self._form.padding else data
+            zeros += len(data) - len(rest)
+            if rest:
+                break
             data = self._source.read(READ_BYTES)
             if not data:
                 self._done = True
+                if zeros and zeros % self._form.padding:
+                    raise TrailingError(f"{zeros} zero bytes follow the end of the compressed stream")
                 return
-            rest = self._unpadded(data)
         magic = self._form.magic
-        if not magic or not rest.startswith(magic[: len(rest)]):
+        odd = zeros and zeros % self._form.padding
+        if odd or not magic or not rest.startswith(magic[: len(rest)]):
             self._done = True
-            raise TrailingError(f"{len(rest)} bytes or more follow the end of the compressed stream")
+            raise TrailingError(f"{zeros + len(rest)} bytes or more follow the end of the compressed stream")
         self._member, self._pending = self._form.make(), rest
-
-    def _unpadded(self, data: bytes) -> bytes:
-        return data.lstrip(b"\0") if self._form.padded else data
 
 
 class _Gzip:
@@ -230,10 +240,10 @@ def _bz2() -> _Member:
 
 
 _FORMATS: Final[dict[str, _Format]] = {
-    "xz": _Format(_xz, b"\xfd7zXZ\0", padded=True),
+    "xz": _Format(_xz, b"\xfd7zXZ\0", padding=4),  # the .xz file format, section 2.2
     "lzma": _Format(_lzma),
     "bzip2": _Format(_bz2, b"BZh"),
-    "gzip": _Format(lambda: _Gzip(31), b"\x1f\x8b", padded=True),
+    "gzip": _Format(lambda: _Gzip(31), b"\x1f\x8b", padding=1),
     "deflate": _Format(lambda: _Gzip(15)),
     "br": _Format(_Brotli),
 }

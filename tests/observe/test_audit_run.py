@@ -76,17 +76,6 @@ OK, REFERENCE, MISSING = [codes.BODY_OK.name], [codes.REFERENCE_MISSING.name], [
 
 
 @pytest.mark.parametrize("processes", [1, 2])
-def test_a_link_to_a_store_path_means_that_path(tmp_path):
-    path = "/nix/store/8iv5j0f2difw6wg9vwj9r2raacb08fkv-nixos-system"
-    (tmp_path / "current-system").symlink_to(path)
-    (tmp_path / "result").symlink_to("current-system")
-    (tmp_path / "elsewhere").symlink_to("/etc")
-    for name in ("current-system", "result"):
-        assert targets.parse_target(str(tmp_path / name)) == targets.parse_target(path)
-    with pytest.raises(UsageError, match="neither a store path"):
-        targets.parse_target(str(tmp_path / "elsewhere"))
-
-
 def test_references_are_asked_for_once(processes):
     files = caches({1: [1, 2, 3], 2: [3], 3: [], 4: [9]})
     with faults.serve(files) as server:
@@ -221,6 +210,17 @@ H1, H2 = hash_of(1), hash_of(2)
 )
 def test_a_path_in_any_form(text, target):
     assert targets.parse_target(text) == target
+
+
+def test_a_link_to_a_store_path_means_that_path(tmp_path):
+    path = "/nix/store/8iv5j0f2difw6wg9vwj9r2raacb08fkv-nixos-system"
+    (tmp_path / "current-system").symlink_to(path)
+    (tmp_path / "result").symlink_to("current-system")
+    (tmp_path / "elsewhere").symlink_to("/etc")
+    for name in ("current-system", "result"):
+        assert targets.parse_target(str(tmp_path / name)) == targets.parse_target(path)
+    with pytest.raises(UsageError, match="neither a store path"):
+        targets.parse_target(str(tmp_path / "elsewhere"))
 
 
 @pytest.mark.parametrize("text", ["", "hello", H1[:-1], f"{H1}-a", f"/nix/store/{H1}", "result"])

@@ -103,6 +103,21 @@ def test_only_more_than_one_path_is_representative():
     assert [profile.representative for profile in (SYNTHETIC, SMALL, MEDIUM)] == [False, True, True]
 
 
+@pytest.mark.parametrize(
+    ("url", "name"),
+    [
+        ("http://attic:8080/main", "main"),
+        ("https://homelab.cachix.org", "homelab.cachix.org"),
+        ("file:///srv/nix/cache/", "cache"),
+        ("s3://attic?endpoint=127.0.0.1:9000&scheme=http", "attic"),
+        ("ssh://root@node1", "node1"),
+        ("file:///srv/a b", "a-b"),
+    ],
+)
+def test_the_phrase_names_the_cache(url, name):
+    assert probe_module.named(url) == name
+
+
 @dataclass
 class Liar:
     """A client that says what it is told to, and pushes nothing."""

@@ -406,7 +406,7 @@ def test_a_probe_by_the_real_client(client, env, profile, last):
 
 def probe(client, env, profile, code=0):
     address = f"{client.server.url}/private"
-    phrase = ("--confirm", f"probe-publication-{profile}", "--settle", "0s", "--json")
+    phrase = ("--confirm", f"probe-private-{profile}", "--settle", "0s", "--json")
     token = ("--token-file", client.server.root / "ci.token")
     return kingpost(
         "cache", "probe", address, "--profile", profile, *token, *phrase, env={**client.env, **env}, code=code

@@ -16,7 +16,8 @@ def probe(nix_or_new, tmp_path):
     """Run the command with a real Nix of its own."""
 
     def run(*argv, code=0, confirm="synthetic"):
-        phrase = ["--confirm", f"probe-publication-{confirm}"] if confirm else []
+        name = "attic" if str(argv[0]).startswith("s3:") else "cache"
+        phrase = ["--confirm", f"probe-{name}-{confirm}"] if confirm else []
         done = subprocess.run(
             [sys.executable, "-m", "kingpost", "cache", "probe", *map(str, argv), *phrase, "--settle", "0s"],
             env={
@@ -85,9 +86,12 @@ def test_a_made_up_closure_is_published_to_a_directory(nix, probe, tmp_path, pro
 
 def test_nothing_is_written_without_the_phrase_of_the_profile(probe, tmp_path):
     argv = (f"file://{tmp_path}/cache", "--profile", "medium")
-    assert "add --confirm probe-publication-medium" in probe(*argv, confirm="").stderr
-    assert "it is probe-publication-medium" in probe(*argv, confirm="small", code=2).stderr
+    assert "add --confirm probe-cache-medium" in probe(*argv, confirm="").stderr
+    assert "it is probe-cache-medium" in probe(*argv, confirm="small", code=2).stderr
+    other = (f"file://{tmp_path}/other", "--profile", "medium")  # the phrase of one cache is none for another
+    assert "it is probe-other-medium" in probe(*other, confirm="medium", code=2).stderr
     assert not (tmp_path / "cache").exists()
+    assert not (tmp_path / "other").exists()
 
 
 def test_a_real_payload_must_have_the_shape_that_the_profile_claims(nix, nix_or_new, probe, tmp_path):

@@ -79,8 +79,8 @@ def probe(
 ) -> int:
     """Can one publish? Evidence before, a push by the real client, every path read back, evidence after.
 
-    It writes to the cache, so it wants a confirmation that names the profile. What passed is said exactly: one tiny
-    path is no evidence for real closures.
+    It writes to the cache, so it wants a confirmation that names both it and the profile. What passed is said exactly:
+    one tiny path is no evidence for real closures.
     """
     from kingpost.cache.fetch import Access
     from kingpost.cache.token_file import read_token
@@ -104,7 +104,7 @@ def probe(
     if confirm != request.phrase:
         if confirm:
             raise UsageError(
-                f"--confirm {confirm} is not the phrase for profile {found.name}",
+                f"--confirm {confirm} is not the phrase for this cache and profile {found.name}",
                 fix=f"it is {request.phrase}",
             )
         what = ", ".join(references) or "a made-up closure that no cache has"

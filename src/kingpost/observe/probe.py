@@ -10,6 +10,7 @@ import re
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import urlsplit
 
 from kingpost.base.verdict import Status
 from kingpost.observe import audit_codes, audit_run
@@ -67,8 +68,15 @@ class Request:
 
     @property
     def phrase(self) -> str:
-        """Give what `--confirm` must say: it names the profile, so that a copied command cannot escalate."""
-        return f"probe-publication-{self.profile.name}"
+        """Give what `--confirm` must say: it names cache and profile, so that a copied command cannot escalate."""
+        return f"probe-{named(self.client.read_url)}-{self.profile.name}"
+
+
+def named(url: str) -> str:
+    """Give a cache's name for a phrase: the last part of its path, else its host or bucket."""
+    parts = urlsplit(url)
+    name = parts.path.rstrip("/").rpartition("/")[2] or parts.hostname or parts.netloc
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", name) or "cache"
 
 
 class Probe:

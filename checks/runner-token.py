@@ -69,7 +69,7 @@ with subtest("a job that eats more than the runner may take is killed alone"):
     before = process()
     group = f"/sys/fs/cgroup{machine.get_unit_info('gitlab-runner.service')['ControlGroup']}"
     # Shell jobs are processes of the runner's unit.
-    eat = "x = bytearray(b'1') * (200 << 20)"
+    eat = "x = bytes([1]) * (200 << 20)"
     status, _ = machine.execute(f"sh -c 'echo $$ >{group}/cgroup.procs; exec python3 -c \"{eat}\"'")
     assert status == 137, status
     machine.succeed(f"grep -qx 'oom_kill 1' {group}/memory.events")

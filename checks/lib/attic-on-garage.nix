@@ -24,7 +24,9 @@
       type = "s3";
       region = "garage";
       bucket = "attic";
-      endpoint = "http://127.0.0.1:3900";
+      # Not by the name that clients call atticd by: curl sends what its netrc has for a host to every port of it, and
+      # S3 refuses a signed URL that comes with a second kind of credentials.
+      endpoint = "http://localhost:3900";
     };
   };
   systemd.services.atticd.unitConfig.ConditionPathExists = "/etc/atticd.env";

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from kingpost.base.errors import UsageError
-from kingpost.cli.outputs import Json, Junit, LedgerFile, NoLedger, Outputs, Prometheus, finish
-from kingpost.cli.ways import known, pairs, token
+from kingpost.cli.outputs import Json, Junit, LedgerFile, NoLedger, Outputs, Prometheus, finish, write_files
+from kingpost.cli.ways import known, pairs, token, verdict_codes
 
 if TYPE_CHECKING:
     from kingpost.base.verdict import Verdict
@@ -67,6 +68,7 @@ def command(
     from kingpost.topology.loader import load
     from kingpost.topology.platform import Platform
 
+    chosen = verdict_codes(only)
     platform = Platform(load(topology).topology)
     outputs = Outputs(json, junit, prometheus, ledger, no_ledger)
     if here is not None:
@@ -84,13 +86,13 @@ def command(
         timeout,
     )
     if watch is not None:
-        return _watch(platform, entrance, walk, set(only or ()), outputs, watch)
-    verdicts = [v for v in examine(platform, entrance, walk) if not only or v.code in only]
+        return _watch(platform, entrance, walk, chosen, outputs, watch)
+    verdicts = [v for v in examine(platform, entrance, walk) if not chosen or v.code in chosen]
     return finish("doctor", verdicts, outputs)
 
 
 def _watch(
-    platform: Platform, entrance: Entrance, walk: Walk, only: set[str], outputs: Outputs, seconds: float
+    platform: Platform, entrance: Entrance, walk: Walk, only: frozenset[str], outputs: Outputs, seconds: float
 ) -> int:
     """Repeat until Ctrl-C; print the first round whole, then only what changed."""
     from kingpost.observe.doctor import examine
@@ -99,12 +101,32 @@ def _watch(
     while True:
         verdicts = [v for v in examine(platform, entrance, walk) if not only or v.code in only]
         now = {f"{verdict.subject} {number}": verdict for number, verdict in _numbered(verdicts)}
-        changed = [v for key, v in now.items() if key not in before or before[key].code != v.code]
-        print(f"--- {time.strftime('%H:%M:%S')}: {len(changed) if before else 'all'} changed", flush=True)
-        if not before or changed:
-            finish("doctor", verdicts if not before else changed, outputs)
+        if not before:
+            print(f"--- {time.strftime('%H:%M:%S')}: as it is", flush=True)
+            finish("doctor", verdicts, outputs)
+        else:
+            _changes(before, now, outputs)
         before = now
         time.sleep(seconds)
+
+
+def _changes(before: dict[str, Verdict], now: dict[str, Verdict], outputs: Outputs) -> None:
+    """Print what changed since the round before, each with what it was."""
+    changed = [key for key in {**before, **now} if _code(before, key) != _code(now, key)]
+    print(f"--- {time.strftime('%H:%M:%S')}: {len(changed) or 'nothing'} changed", flush=True)
+    if not outputs.json:
+        for key in changed:
+            print(
+                f"changed  {(now.get(key) or before[key]).subject}: {_code(before, key)} -> {_code(now, key)}"
+            )
+    if changed:
+        shown = replace(outputs, junit=None, prometheus=None)
+        finish("doctor", [now[key] for key in changed if key in now], shown)
+    write_files("doctor", list(now.values()), outputs)  # what watches a file wants all of it
+
+
+def _code(verdicts: dict[str, Verdict], key: str) -> str:
+    return verdicts[key].code if key in verdicts else "nothing"
 
 
 def _numbered(verdicts: list[Verdict]) -> list[tuple[int, Verdict]]:

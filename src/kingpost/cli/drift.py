@@ -9,7 +9,17 @@ import typer
 
 from kingpost.base.errors import UsageError
 from kingpost.cli.outputs import Json, Junit, LedgerFile, NoLedger, Outputs, Prometheus, finish
-from kingpost.cli.ways import Enter, HostNames, ThisHost, TopologyOption, entrance, known, pairs, token
+from kingpost.cli.ways import (
+    Enter,
+    HostNames,
+    ThisHost,
+    TopologyOption,
+    entrance,
+    known,
+    pairs,
+    token,
+    verdict_codes,
+)
 
 if TYPE_CHECKING:
     from kingpost.base.verdict import Verdict
@@ -58,6 +68,7 @@ def command(
     from kingpost.topology.names import resolve_cache
     from kingpost.topology.platform import Platform
 
+    chosen = verdict_codes(only)
     platform = Platform(load(topology).topology)
     declared = platform.topology
     scope = Scope(
@@ -79,7 +90,7 @@ def command(
     if tree is not None or Path("generated").is_dir():
         verdicts += compare_tree(render_site(platform), tree or Path("generated"))
     verdicts += compare(platform, entrance(platform, here, enter), scope)
-    shown = [verdict for verdict in verdicts if not only or verdict.code in only]
+    shown = [verdict for verdict in verdicts if not chosen or verdict.code in chosen]
     return finish("drift", shown, Outputs(json, junit, prometheus, ledger, no_ledger))
 
 

@@ -129,6 +129,18 @@ def finish(
         from kingpost.report import terminal
 
         terminal.show(verdicts, sys.stdout, note=note)
+    write_files(command, verdicts, outputs)
+    if recorder is not None:
+        recorder.end(code)
+    else:
+        with Recorder(command, outputs) as own:
+            own.add(verdicts)
+            own.end(code)
+    return code
+
+
+def write_files(command: str, verdicts: Sequence[Verdict], outputs: Outputs) -> None:
+    """Write the files that were asked for."""
     if outputs.junit is not None:
         from kingpost.report import junit
 
@@ -137,10 +149,3 @@ def finish(
         from kingpost.report import prometheus
 
         write_atomically(outputs.prometheus, prometheus.render(command, verdicts))
-    if recorder is not None:
-        recorder.end(code)
-    else:
-        with Recorder(command, outputs) as own:
-            own.add(verdicts)
-            own.end(code)
-    return code

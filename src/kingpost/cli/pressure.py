@@ -9,7 +9,7 @@ import typer
 
 from kingpost.base.errors import UsageError
 from kingpost.cli.outputs import Json, Junit, LedgerFile, NoLedger, Outputs, Prometheus, finish
-from kingpost.cli.ways import Enter, HostNames, ThisHost, TopologyOption, entrance, known
+from kingpost.cli.ways import Enter, HostNames, ThisHost, TopologyOption, entrance, known, verdict_codes
 
 
 def command(
@@ -44,6 +44,7 @@ def command(
     from kingpost.topology.loader import load
     from kingpost.topology.platform import Platform
 
+    chosen = verdict_codes(only)
     platform = Platform(load(topology).topology)
     hosts = frozenset(known("--host", name, platform.topology.hosts, "host") for name in host or ())
     if journal is not None:
@@ -56,5 +57,5 @@ def command(
         except ValueError as error:
             raise UsageError(f"--since: {error}") from None
         verdicts = examine(platform, entrance(platform, here, enter), Scope(hosts, seconds, dead))
-    shown = [verdict for verdict in verdicts if not only or verdict.code in only]
+    shown = [verdict for verdict in verdicts if not chosen or verdict.code in chosen]
     return finish("pressure", shown, Outputs(json, junit, prometheus, ledger, no_ledger))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -45,6 +46,23 @@ def known(option: str, name: str, names: Iterable[str], what: str) -> str:
     if name not in declared:
         raise UsageError(f"{option}: there is no {what} {name!r}", fix=f"one of: {', '.join(declared)}")
     return name
+
+
+def verdict_codes(given: list[str] | None) -> frozenset[str]:
+    """Give the codes that `--only` names; none are all."""
+    if not given:
+        return frozenset()
+    from kingpost.report.reference import declared
+
+    names = [code.name for code in declared()]
+    for name in given:
+        if name not in names:
+            near = get_close_matches(name.upper(), names, 1, 0.5)
+            hint = f"did you mean {near[0]}? " if near else ""
+            raise UsageError(
+                f"--only: there is no verdict {name!r}", fix=f"{hint}docs/verdicts.md has them all"
+            )
+    return frozenset(given)
 
 
 def entrance(platform: Platform, here: str | None, enter: list[str] | None) -> Entrance:

@@ -37,7 +37,8 @@ def first_push():
 with subtest("the first push takes seconds"):
     took = first_push()
     print(f"the first push took {took:.1f} s")
-    assert took < 10, f"the first push took {took:.0f} s"
+    # An emulated machine is slow; a wait for the metadata service would show below, by its packets.
+    assert took < 30, f"the first push took {took:.0f} s"
 
 with subtest("nobody asked the metadata address"):
     dropped = machine.succeed("iptables -nvxL OUTPUT | grep 169.254.169.254")

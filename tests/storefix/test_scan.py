@@ -1,6 +1,7 @@
 """Scan, compare, keys, log, roots: what is found, and that nothing is where there is nothing."""
 
 import contextlib
+import fcntl
 import json
 import os
 import shutil
@@ -324,3 +325,40 @@ def test_names_of_dots_are_none(paper, name):
     paper.sql((row, path))
     (paper.real / os.path.basename(path)).touch()
     assert found(paper)["invalid-row"]["subject"] == path
+
+
+def test_directories_of_builds_are_leftovers_unless_something_is_being_built(paper):
+    build = paper.state / "builds" / "nix-812-1" / "build"
+    build.mkdir(parents=True)
+    (build / "file").touch()
+    outside = paper.root / "outside"
+    outside.mkdir()
+    (paper.state / "builds" / "link").symlink_to(outside)
+    with (paper.real / f"{hash_part('x')}-x.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        assert "leftover" not in found(paper)
+    assert found(paper)["leftover"]["severity"] == "note"
+    paper.lose("c")  # leftovers alone are no reason to repair
+    code, said = paper.run("repair", "--yes")
+    assert code == 0, said
+    assert os.listdir(paper.state / "builds") == []
+    assert outside.is_dir()
+    paper.assert_sound()
+
+
+def test_a_full_disk_and_a_nix_that_does_not_flush_are_named_as_causes(paper, monkeypatch):
+    full = os.statvfs_result((4096, 4096, 1 << 20, 9, 9, 1 << 16, 1 << 15, 1 << 15, 0, 255))
+    monkeypatch.setattr(os, "statvfs", lambda _path: full)
+    seen = found(paper)
+    assert seen["disk-full"]["severity"] == "problem"
+    assert seen["disk-full"]["evidence"]["free_bytes"] == 9 * 4096
+    assert seen["fsync-off"]["severity"] == "note"
+    monkeypatch.undo()
+    (paper.root / "etc/nix/nix.conf").write_text("substituters =\nfsync-store-paths = true\n")
+    assert set(found(paper)) == set()
+
+
+def test_no_more_inodes_are_a_full_disk_too(paper, monkeypatch):
+    spent = os.statvfs_result((4096, 4096, 1 << 20, 1 << 19, 1 << 19, 1 << 16, 0, 0, 0, 255))
+    monkeypatch.setattr(os, "statvfs", lambda _path: spent)
+    assert "0 inodes are free" in found(paper)["disk-full"]["summary"]

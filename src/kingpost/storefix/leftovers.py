@@ -73,14 +73,17 @@ def trash(store: StoreRoot, name: str) -> str:
 def find_trash(store: StoreRoot, names: Iterable[str]) -> list[Finding]:
     """Find leftovers among the names without a row, in `.links`, and in the directory of builds."""
     found = []
-    for name in sorted(names):
+    names = sorted(names)
+    for name in names:
         what = trash(store, name)
         if what and not _in_use(store, name):
             found.append(_leftover(store.path(name), what))
     half = [name for name in _list(store.real_store / ".links") if name.startswith(".tmp-link-")]
     found += [_leftover(store.path(f".links/{name}"), "half-made hard link") for name in half]
     builds = store.state_dir / "builds"
-    found += [_leftover(str(builds / name), "directory of a build") for name in _list(builds)]
+    # Whose directory it is, its name does not tell: while anything is being built, none is a leftover.
+    if not any(name.endswith(".lock") and is_held(store.real_store / name) for name in names):
+        found += [_leftover(str(builds / name), "directory of a build") for name in _list(builds)]
     return found
 
 

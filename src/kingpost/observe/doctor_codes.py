@@ -15,12 +15,15 @@ ROUTE_OK: Final = Code(
 ROUTE_CLOSED: Final = Code(
     "KP-ROUTE-CLOSED", Status.EXPECTED, "closed, as declared",
     "The matrix calls this route unreachable, and so it is.",
+    cause="Nothing declared needs it, or the bind is pinned.",
     told_apart="KP-ROUTE-REFUSED is the same answer on a route that should work.",
+    remedy="nothing; to open it, declare who needs it",
 )  # fmt: skip
 ROUTE_OPEN: Final = Code(
     "KP-ROUTE-OPEN", Status.FAILED, "open, though declared closed",
     "The service answers a context that the topology gives no way to it.",
     cause="The bind or the firewall on the host is wider than what is rendered, or the topology lacks a caller.",
+    told_apart="It is the declared service itself that answers; anything else there is KP-ROUTE-CLOSED.",
     remedy="declare the caller, or deploy the rendered firewall and bind",
 )  # fmt: skip
 ROUTE_REFUSED: Final = Code(
@@ -48,12 +51,14 @@ ROUTE_UNREACHABLE: Final = Code(
     "KP-ROUTE-UNREACHABLE", Status.FAILED, "no way to the address",
     "The network says that the address cannot be reached from here, or the connection broke.",
     cause="The tunnel or tailnet is down, or the context is on another network than declared.",
+    told_apart="KP-ROUTE-TIMEOUT: no answer at all; here the network itself says no.",
     remedy="check `tailscale status`, or the tunnel's unit, on the context's host",
 )  # fmt: skip
 ROUTE_NAME: Final = Code(
     "KP-ROUTE-NAME", Status.FAILED, "the name does not resolve here",
     "The host name in the URL has no address in this context.",
     cause="A tailnet (MagicDNS) name in a container, host.docker.internal without `extra_hosts`, or no DNS.",
+    told_apart="Asked inside the context: the same name may resolve on its host.",
     remedy="use the derived URL: it has an address wherever names do not resolve; deploy the rendered config.toml",
 )  # fmt: skip
 ROUTE_TLS: Final = Code(
@@ -104,18 +109,21 @@ ROUTE_BAD_HOST: Final = Code(
     "KP-ROUTE-BAD-HOST", Status.FAILED, "the server refuses the Host header",
     "HTTP 400 `Bad Host` or `Missing Host header`.",
     cause="`allowed-hosts` compares the whole Host header, port included, and lacks this context's.",
+    told_apart="Another 400 has no word of the Host header, and is KP-ROUTE-OTHER-SERVICE.",
     remedy="generate again and deploy: `allowed-hosts` is computed from all callers",
 )  # fmt: skip
 SERVER_ERROR: Final = Code(
     "KP-ROUTE-SERVER-ERROR", Status.FAILED, "the server fails",
     "HTTP 5xx.",
     cause="For Attic: the database or the storage; the cause is only in its log.",
+    told_apart="A proxy's 502 or 504 is one too: its body is not the service's.",
     remedy="read atticd's log; then `kingpost cache audit` for what clients get, `kingpost bucket rca` for storage",
 )  # fmt: skip
 RATE_LIMITED: Final = Code(
     "KP-ROUTE-RATE-LIMITED", Status.EXPECTED, "asked to wait",
     "HTTP 429, with how long to wait.",
     cause="The server is healthy and protects itself.",
+    told_apart="503 is KP-ROUTE-SERVER-ERROR: that server does not protect itself, it fails.",
     remedy="wait as long as `Retry-After` says",
 )  # fmt: skip
 AUTH_OK: Final = Code(
@@ -126,6 +134,7 @@ AUTH_NONE: Final = Code(
     "A private cache answers 401 to a context that holds no token.",
     cause="Authentication works. It does not prove that the cache exists.",
     told_apart="With a token the same answer is KP-AUTH-TOKEN-IGNORED.",
+    remedy="nothing, unless this context should read or push: then give it a token (`kingpost token mint`)",
 )  # fmt: skip
 AUTH_IGNORED: Final = Code(
     "KP-AUTH-TOKEN-IGNORED", Status.FAILED, "the token is treated as none",
@@ -138,6 +147,9 @@ AUTH_IGNORED: Final = Code(
 AUTH_READ_ONLY: Final = Code(
     "KP-AUTH-READ-ONLY", Status.EXPECTED, "403 on push with a read-only token",
     "The token may pull and not push, by its own claims, and the server says so.",
+    cause="The token was minted for reading, and this context is not declared to push.",
+    told_apart="A context that is declared to push gets KP-AUTH-TOKEN-IGNORED, with the missing permission named.",
+    remedy="nothing; a job that pushes needs a token minted with --push",
 )  # fmt: skip
 CACHE_MISSING: Final = Code(
     "KP-CACHE-MISSING", Status.FAILED, "the cache does not exist",
@@ -150,18 +162,21 @@ CACHE_NOT_PUBLIC: Final = Code(
     "KP-CACHE-NOT-PUBLIC", Status.FAILED, "declared public, and it is not",
     "401 from a cache that the topology declares public.",
     cause="The cache is private, or there is none of that name: both answer 401.",
+    told_apart="With a token that has a permission on the name, a missing cache answers 404: KP-CACHE-MISSING.",
     remedy="`attic cache configure --public`, or declare it private; if it is missing, create it",
 )  # fmt: skip
 ENDPOINT_LOST: Final = Code(
     "KP-API-ENDPOINT-UNREACHABLE", Status.FAILED, "the server sends pushers elsewhere",
     "The server's `api_endpoint` cannot be reached from this context.",
     cause="`attic push` moves to the api-endpoint that the server returns: login works, and push fails.",
+    told_apart="The route itself works: `attic login` and `nix-cache-info` succeed, and only a push fails.",
     remedy="leave `api-endpoint` unset, then it is the Host that was asked; or use a name every pusher reaches",
 )  # fmt: skip
 REDIRECT_LOST: Final = Code(
     "KP-REDIRECT-UNREACHABLE", Status.FAILED, "the bucket cannot be reached",
     "A NAR is answered with a redirect to the bucket, and this context does not reach that.",
     cause="Attic redirects single-chunk NARs to its own S3 endpoint: small paths fail, large ones work.",
+    told_apart="KP-ROUTE-OK for the cache itself: narinfos come, and only bodies do not.",
     remedy="configure an endpoint that every reader reaches: the rendered atticd.toml has one",
 )  # fmt: skip
 DROPPED: Final = Code(

@@ -43,12 +43,14 @@ POD: Final = Code(
     "KP-OOM-POD", Status.FAILED, "a pod's container was killed",
     "Kubernetes gives OOMKilled as the reason for a container's end.",
     cause="It reached its memory limit, or the LimitRange's default where it has none of its own.",
+    told_apart="KP-OOM-JOB: it was a CI job's pod. Exit code 137 without OOMKilled is a SIGKILL by somebody else.",
     remedy="raise the container's limit within the cluster's budget",
 )  # fmt: skip
 COUNTED: Final = Code(
     "KP-OOM-COUNTED", Status.FAILED, "kills that the log no longer has",
     "The control group counts kills for memory that no log line in the time looked at explains.",
     cause="The log was rotated, or the kills are older than what was asked for.",
+    told_apart="The control group's counter begins with the unit's start: what it counts is no older than that.",
     remedy="look further back with --since",
 )  # fmt: skip
 MEMORY: Final = Code(
@@ -57,7 +59,9 @@ MEMORY: Final = Code(
 NEAR: Final = Code(
     "KP-MEMORY-NEAR", Status.EXPECTED, "its peak reached its limit",
     "A unit's peak is within a tenth of its limit. Page cache counts, and gives way without harm.",
+    cause="What it does needs that much, or the kernel keeps its files in memory because nobody else wants it.",
     told_apart="KP-OOM-LIMIT: it did not only reach the limit, it was killed there.",
+    remedy="nothing, until it is killed or slow; then raise MemoryHigh and MemoryMax within the budget",
 )  # fmt: skip
 EVICTION: Final = Code(
     "KP-MEMORY-EVICTION", Status.FAILED, "the kubelet evicts pods for memory",
@@ -70,6 +74,7 @@ UNLIMITED: Final = Code(
     "KP-BUDGET-UNLIMITED", Status.FAILED, "declared limited, and it is not",
     "The budget counts on a unit's limit, and systemd has none in effect.",
     cause="The host was not deployed, or another module or drop-in sets infinity.",
+    told_apart="KP-DRIFT-UNIT: a limit is in effect, and it is another one.",
     remedy="`kingpost drift` says which properties differ; deploy",
 )  # fmt: skip
 BUDGET: Final = Code(
@@ -79,11 +84,14 @@ OVER: Final = Code(
     "KP-BUDGET-OVER", Status.FAILED, "more is promised than there is",
     "The limits in effect, with the reserve, add up to more than the host's memory.",
     cause="A limit was raised on the host, or the host has less memory than declared.",
+    told_apart="`kingpost check` adds up what is declared; this adds up what is in effect: only the host differs.",
     remedy="lower limits or concurrency until `kingpost check` and this agree",
 )  # fmt: skip
 SMALLER: Final = Code(
     "KP-BUDGET-HOST", Status.FAILED, "the host is smaller than declared",
     "The host has less memory or swap than the topology says.",
+    cause="The machine was made smaller, or the topology was written for another one.",
+    told_apart="Up to 6 % less memory is what firmware and kernel keep for themselves, and is not counted.",
     remedy="declare what it has; `kingpost check` then says what does not fit any more",
 )  # fmt: skip
 CALM: Final = Code(
@@ -116,6 +124,7 @@ INODES: Final = Code(
     "KP-DISK-INODES", Status.FAILED, "a disk runs out of inodes",
     "Few inodes are left: no new file can be made although there is space.",
     cause="Many small files: a Nix store, node_modules, git objects.",
+    told_apart="`df -i` against `df`: writes fail with `No space left on device` although space is left.",
     remedy="collect garbage; `nix-store --optimise` saves inodes too",
 )  # fmt: skip
 DEAD: Final = Code(

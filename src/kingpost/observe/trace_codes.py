@@ -24,11 +24,13 @@ SILENT: Final = Code(
     "It was asked for paths, served none of them, and Nix printed nothing.",
     cause="A plain miss; but 401, 403 and 404 on a narinfo look exactly the same in Nix's log.",
     told_apart="A cache that should have had the paths: probe it by `kingpost doctor`, which sees the status.",
+    remedy="`kingpost doctor --to CACHE` from this context, where the cache should have had the paths",
 )  # fmt: skip
 CLIENT_CACHE: Final = Code(
     "KP-TRACE-CLIENT-CACHE", Status.EXPECTED, "answered from the client's own cache",
     "Nix did not ask the server for these narinfos: its disk cache answered.",
     cause="`~/.cache/nix/binary-cache-v*.sqlite` keeps answers for 30 days, and misses for an hour.",
+    told_apart="Nix logs no query and no download of the narinfo, and goes straight for the body.",
     remedy="to see the server itself: --option narinfo-cache-negative-ttl 0 --option narinfo-cache-positive-ttl 0, "
     "or a fresh HOME",
 )  # fmt: skip
@@ -36,6 +38,7 @@ FALLBACK: Final = Code(
     "KP-TRACE-FALLBACK", Status.EXPECTED, "built after a substituter failed",
     "A narinfo promised a path, its body did not come, and the path was built or is missing.",
     cause="`fallback` hides a broken cache: the build is green, the cache is not.",
+    told_apart="KP-TRACE-SILENT: the cache promised nothing, so nothing was hidden.",
     remedy="`kingpost cache audit` on the paths named",
 )  # fmt: skip
 TORN: Final = Code(
@@ -51,6 +54,8 @@ NO_EVENTS: Final = Code(
 RUN_FAILED: Final = Code(
     "KP-TRACE-RUN-FAILED", Status.FAILED, "the traced command failed",
     "The command ended with a non-zero exit code.",
+    cause="A build failed, an evaluation did, or a promised path did not come and nothing could build it.",
+    told_apart="A run that ends well may still have KP-TRACE-TROUBLED: exit codes do not show substituters.",
     remedy="read its output above",
 )  # fmt: skip
 GATE_OK: Final = Code(
@@ -59,16 +64,21 @@ GATE_OK: Final = Code(
 GATE_REQUIRE: Final = Code(
     "KP-GATE-REQUIRE", Status.FAILED, "a required cache served nothing",
     "`--require` names a cache that served no path of this run.",
+    cause="It was not asked, was passed over, or lacks what the run needed.",
     told_apart="A run in which nothing had to be fetched cannot show it either.",
     remedy="see who served instead, and why the cache was passed over",
 )  # fmt: skip
 GATE_FALLBACKS: Final = Code(
     "KP-GATE-FALLBACKS", Status.FAILED, "more fallbacks than allowed",
     "More promised paths were not delivered than `--max-fallbacks` allows.",
+    cause="A cache that has narinfos and not their bodies, hidden by `fallback = true`.",
+    told_apart="A path that no cache promised is a build, and no fallback: --max-local-builds.",
     remedy="`kingpost cache audit` on the paths named",
 )  # fmt: skip
 GATE_BUILDS: Final = Code(
     "KP-GATE-LOCAL-BUILDS", Status.FAILED, "more local builds than allowed",
     "This machine built more derivations than `--max-local-builds` allows.",
+    cause="Nobody pushed the paths, the cache was passed over, or inputs changed.",
+    told_apart="Builds on a remote builder are not counted, also where its own log comes through.",
     remedy="push what was built, or find out why the cache did not give it",
 )  # fmt: skip

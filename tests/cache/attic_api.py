@@ -47,6 +47,7 @@ class Attic:
         self.allowed = allowed
         self.config = config or {}
         self.paths = paths
+        self.store = "/nix/store"
         self.changes: list[str] = []
         self.requests: list[str] = []
 
@@ -81,7 +82,7 @@ class Attic:
         if parts[:3] == ["_api", "v1", "cache-config"] and len(parts) == 4:
             return self._cache_config(method, parts[3], body, authorization)
         if len(parts) == 2 and parts[1] == "nix-cache-info":
-            info = "WantMassQuery: 1\nStoreDir: /nix/store\nPriority: 41\n"
+            info = f"WantMassQuery: 1\nStoreDir: {self.store}\nPriority: 41\n"
             return self._authorised(parts[0], "r", authorization, lambda _: (200, info))
         name, _, kind = parts[-1].partition(".")
         if (len(parts) == 2 and kind == "narinfo") or (
@@ -163,10 +164,17 @@ def handler(attic):
         def handle_any(self):
             size = int(self.headers.get("Content-Length") or 0)
             body = json.loads(self.rfile.read(size)) if size else None
-            status, said = attic.receive(self.command, self.path, body, self.headers)
+            self.reply(*attic.receive(self.command, self.path, body, self.headers))
+
+        def reply(self, status, said):
             data, kind = b"", ""
             if isinstance(said, str):
-                data, kind = said.encode(), "text/html" if said.startswith("<") else "text/x-nix-cache-info"
+                kinds = {
+                    "<": "text/html; charset=utf-8",
+                    "S": "text/x-nix-narinfo",
+                    "W": "text/x-nix-cache-info",
+                }
+                data, kind = said.encode(), kinds[said[0]]
             elif said is not None:
                 data, kind = json.dumps(said).encode(), "application/json"
             self.send_response_only(status)

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from tests.cache import attic_api
 from tests.cache.attic_rules import Verifier
-from tests.real import attic_answers, attic_like, atticd
+from tests.real import attic_answers, attic_cache, attic_like, atticd
 from tests.real.attic_answers import Side
 from tests.real.conftest import Nix, require
 
@@ -90,7 +90,18 @@ def doctor(tmp_path):
         process.wait(10)
 
 
-SIDES = {"real": real, "api": api, "doctor": doctor}
+@contextmanager
+def cache(tmp_path):
+    """The imitation that the audit reads bodies from: one cache, tokens by name."""
+    server = attic_cache.Attic("http://127.0.0.1:9")
+    server.rows[PRESENT] = attic_cache.Nar(f"StorePath: /nix/store/{PRESENT}-x\n", ["key"])
+    server.caches = {"private": False}
+    server.permissions = Verifier(secret=base64.b64decode(atticd.SECRET)).permissions
+    with attic_cache.serve(server) as running:
+        yield Side("cache", running.url.removesuffix("/main"), tokens(atticd.SECRET), PRESENT)
+
+
+SIDES = {"real": real, "api": api, "cache": cache, "doctor": doctor}
 
 
 @pytest.fixture(scope="module")

@@ -167,3 +167,14 @@ def test_a_path_that_only_a_lost_row_refers_to_can_be_given_up(paper):
     _, said = paper.run("repair", "--yes", *words, source=False)
     assert paper.rows("pragma foreign_key_check") == [], said
     assert paper.rows("select count(*) from ValidPaths where path = ?", path_of("d")) == [(0,)]
+
+
+def test_a_lost_path_whose_size_in_the_database_is_wrong_too(paper):
+    """The hash proves the bytes; a size that does not fit them must not keep them out."""
+    sizes = paper.rows("select path, narSize from ValidPaths order by path")
+    paper.sql(("update ValidPaths set narSize = 7 where path = ?", path_of("c")))
+    paper.lose("c")
+    code, said = paper.run("repair", "--yes")
+    assert code == 0, said
+    assert paper.rows("select path, narSize from ValidPaths order by path") == sizes
+    paper.assert_sound()

@@ -145,11 +145,13 @@ class _Decision:
         source = self._weighed.offers.known[damaged.path][0]
         if info and damaged.hash_known and info.nar_hash == offer.nar_hash:
             restated = damaged.row in self._weighed.restated
-            kept = replace(info, nar_size=info.nar_size or offer.nar_size,
+            # The hash is the same, so the size of our row may be damaged, and the source's is that of these bytes.
+            size = offer.nar_size or info.nar_size
+            kept = replace(info, nar_size=size,
                            references=offer.references if restated else info.references)  # fmt: skip
             self._add(plans.FETCH, damaged.path, f"it {damaged.state}; {source} has the registered bytes",
                       damaged.needed_by, source=source, info=kept, row=damaged.row,
-                      registers=restated or not info.nar_size)  # fmt: skip
+                      registers=restated or size != info.nar_size)  # fmt: skip
             return
         reason = f"it {damaged.state}; {source} has it, with another hash than was registered"
         self._add(plans.FETCH, damaged.path, reason, damaged.needed_by, source=source,

@@ -36,7 +36,9 @@ real: setup ## make Nix, Docker and rclone ready for tests/real (root installs D
 test-vm: setup real vm ## boot the checks of checks/ on emulated machines, one after the other
 	@$(bin)/python -m pytest -m vm tests/vm
 
-soak: setup real vm ## cut the power of a machine at 20 random moments of a copy to its store, and repair it
+soak: setup real vm ## repair stores damaged at random, killed at every step, and cut off from power at 20 random moments
+	@KINGPOST_EXAMPLES=$${KINGPOST_EXAMPLES:-200} KINGPOST_SOAK_STEPS=$${KINGPOST_SOAK_STEPS:-60} \
+	  $(pytest) tests/real/test_storefix_random.py tests/real/test_storefix_killed_fetching.py
 	@KINGPOST_POWER_CUTS=$${KINGPOST_POWER_CUTS:-20} $(bin)/python -m pytest -s -m vm tests/vm/test_soak.py
 
 fuzz: setup ## look with atheris for input that breaks the audit; FUZZ_SECONDS each target (120)

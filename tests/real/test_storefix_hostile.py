@@ -319,7 +319,7 @@ def test_ctrl_c_ends_a_slow_download_at_once(lab, tmp_path):
     try:
         assert begun.wait(30)
         process.send_signal(signal.SIGINT)
-        _, said = process.communicate(timeout=10)
+        _, said = process.communicate(timeout=30)
     finally:
         process.kill()
         process.wait()

@@ -116,6 +116,23 @@ def test_cut_names_what_becomes_incomplete(lab):
     repaired(lab, *options, cache=False, lost=frozenset({lost}), gc=False)
 
 
+def test_rebuild_that_nix_could_not_end_is_not_planned(lab):
+    """Nix stops at a row without a usable hash, so nothing that refers to one, directly or not, can be rebuilt."""
+    below = lab.paths["n0"]
+    above = {lab.paths[node] for node in lab.edges if below in lab.closure(node) and node != "n0"}
+    lost = min(above & lab.live)
+    lab.lose(lost)
+    lab.sql(("update ValidPaths set hash = 'zz' where path = ?", below))
+    _, said = lab.run("plan", "--json", "--contents", "--offline", cache=False)
+    plan = json.loads(said)
+    assert [action["kind"] for action in plan["actions"]] == []
+    left = {item["subject"]: item["reason"] for item in plan["left"]}
+    assert set(left) == {below, lost}
+    assert "it needs a path whose row has no usable hash" in left[lost]
+    # With the bytes on disk taken for what they should be, Nix can build again.
+    repaired(lab, "--contents", "--offline", "--adopt", cache=False)
+
+
 @pytest.mark.parametrize("contents", [b"", b"other\n"])
 def test_damaged_file(lab, contents):
     lab.rewrite(lab.paths["n1"] + "/f", contents)

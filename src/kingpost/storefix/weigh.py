@@ -83,6 +83,7 @@ class Weighing:
         self.usable: dict[str, PathInfo] = {}
         self.restated: dict[int, PathInfo] = {}
         self.rebuilt: set[int] = set()
+        self.over_unhashed: set[int] = set()
         self.dropped: dict[int, int] = {}
 
     def weigh(self, progress: Progress) -> None:
@@ -180,6 +181,8 @@ class Weighing:
             self.usable = self._closed_offers()
             self.restated = self._true_references()
             damaged = self._graph.damaged.values()
+            unhashed = {one.row for one in damaged if self._stays_unhashed(one)}
+            self.over_unhashed = set(self._graph.closure_up(unhashed))
             self.rebuilt = {one.row for one in damaged if self._rebuildable(one)}
             # Never taken back: a ghost is settled once its referrers fall, and they fall because of it.
             lost.update((one.row, None) for one in damaged if not one.live and not self.mendable(one))
@@ -264,6 +267,12 @@ class Weighing:
             return []
         return [path for path, part in ready.items() if part in seen]
 
+    def _stays_unhashed(self, damaged: Damaged) -> bool:
+        """Tell whether a row's unusable hash is still there when Nix rebuilds, which is done last."""
+        mended = damaged.path in self.usable or damaged.row in self.rehashed
+        given_up = damaged.path in self._choices.allow_cut
+        return bool(damaged.info) and not damaged.hash_known and not mended and not given_up
+
     def _rebuildable(self, damaged: Damaged) -> bool:
         return not self.obstacle(damaged) and self._worth(damaged)
 
@@ -277,6 +286,8 @@ class Weighing:
             return "its derivation is unknown"
         if not damaged.hash_known:
             return "its row has no usable hash, at which Nix stops"
+        if damaged.row in self.over_unhashed:
+            return "it needs a path whose row has no usable hash, at which Nix stops"
         if not self._stays(damaged.info.deriver):
             return "its derivation is not registered any more"
         return self._rebuilder.obstacle(damaged.path, damaged.info.deriver)

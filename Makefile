@@ -66,10 +66,11 @@ pyz: setup ## build dist/kingpost-store-fix.pyz, the store repair in one file
 	@mkdir -p dist
 	@tools/build-pyz dist/kingpost-store-fix.pyz
 
-docs: setup ## write the pages that are made from the code: checks, verdicts, module options
+docs: setup ## write what is made from the code: the pages of checks, verdicts and options, and checks/rendered
 	@$(bin)/python -m kingpost.topology.checks > docs/checks.md
 	@$(bin)/python -m kingpost.report.reference > docs/verdicts.md
 	@$(bin)/python -m tools.modules_reference > docs/modules.md
+	@$(bin)/python -m tools.rendered_checks
 
 clean: ## delete what the other targets made, but not .venv
 	rm -rf build dist generated .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -116,6 +116,16 @@ def test_cut_names_what_becomes_incomplete(lab):
     repaired(lab, *options, cache=False, lost=frozenset({lost}), gc=False)
 
 
+def test_referrer_of_a_lost_row_that_is_registered_anew_settles_it(lab):
+    """What is fetched because its row has no usable hash brings its references along."""
+    live = [node for node in lab.edges if lab.paths[node] in lab.live]
+    above, below = next((node, one) for node in live for one in lab.edges[node] if lab.edges[one])
+    lab.lose(lab.paths[below])
+    lab.sql(("delete from ValidPaths where path = ?", lab.paths[below]))
+    lab.sql(("update ValidPaths set hash = 'zz' where path = ?", lab.paths[above]))
+    repaired(lab, "--contents")
+
+
 def test_rebuild_that_nix_could_not_end_is_not_planned(lab):
     """Nix stops at a row without a usable hash, so nothing that refers to one, directly or not, can be rebuilt."""
     below = lab.paths["n0"]

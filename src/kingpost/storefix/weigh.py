@@ -240,7 +240,10 @@ class Weighing:
             ):
                 found[row] = replace(info, references=offer.references)
                 continue
-            if row in self._graph.damaged:
+            damaged = self._graph.damaged.get(row)
+            if damaged:
+                if offer and not (damaged.hash_known and offer.nar_hash == info.nar_hash):
+                    found[row] = offer  # other bytes than were registered: its row is written anew, references too
                 continue
             hidden = self._hidden_references(info)
             if len(hidden) == ghosts:

@@ -24,8 +24,8 @@
       type = "s3";
       region = "garage";
       bucket = "attic";
-      # Not by the name that clients call atticd by: curl sends what its netrc has for a host to every port of it, and
-      # S3 refuses a signed URL that comes with a second kind of credentials.
+      # Not by the name that clients call atticd by: Nix sends what its netrc has for a host to every port of it, and
+      # some S3 servers (AWS, rclone) refuse a signed URL that comes with a second kind of credentials.
       endpoint = "http://localhost:3900";
     };
   };

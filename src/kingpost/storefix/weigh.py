@@ -242,8 +242,9 @@ class Weighing:
                 continue
             damaged = self._graph.damaged.get(row)
             if damaged:
+                # Other bytes than were registered: its row is written anew, references too.
                 if offer and not (damaged.hash_known and offer.nar_hash == info.nar_hash):
-                    found[row] = offer  # other bytes than were registered: its row is written anew, references too
+                    found[row] = offer
                 continue
             hidden = self._hidden_references(info)
             if len(hidden) == ghosts:

@@ -126,6 +126,25 @@ def test_referrer_of_a_lost_row_that_is_registered_anew_settles_it(lab):
     repaired(lab, "--contents")
 
 
+@pytest.mark.parametrize("cache", [True, False])
+def test_wrong_size_does_not_cost_the_reference_to_a_lost_row(lab, cache):
+    """A row is never written anew without a reference whose name is lost: that shortens a closure in silence."""
+    live = [node for node in lab.edges if lab.paths[node] in lab.live]
+    above, below = next((node, one) for node in live for one in lab.edges[node] if lab.edges[one])
+    lab.lose(lab.paths[below])
+    lab.sql(("delete from ValidPaths where path = ?", lab.paths[below]))
+    lab.sql(("update ValidPaths set narSize = 7 where path = ?", lab.paths[above]))
+    if cache:
+        repaired(lab, "--contents")
+        return
+    before = lab.rows("select count(*) from Refs")
+    code, said = lab.run("repair", "--yes", "--contents", "--offline", "--no-rebuild", cache=False)
+    assert code == 1
+    assert f"--allow-cut {lab.paths[above]}" in said
+    assert lab.rows("select count(*) from Refs") == before
+    assert lab.live - {lab.paths[below]} <= {row[0] for row in lab.rows("select path from ValidPaths")}
+
+
 def test_rebuild_that_nix_could_not_end_is_not_planned(lab):
     """Nix stops at a row without a usable hash, so nothing that refers to one, directly or not, can be rebuilt."""
     below = lab.paths["n0"]

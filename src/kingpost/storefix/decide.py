@@ -120,16 +120,14 @@ class _Decision:
             return
         offer = self._weighed.usable.get(damaged.path)
         if self._weighed.only_size_is_wrong(damaged) and damaged.info:
-            size = self._scan.wrong[damaged.row].nar_size
-            self._add(plans.RESTATE, damaged.path, "its size in the database is wrong, its hash is right",
-                      damaged.needed_by, info=replace(damaged.info, nar_size=size), row=damaged.row)  # fmt: skip
+            info = replace(damaged.info, nar_size=self._scan.wrong[damaged.row].nar_size)
+            self._set_right(damaged, info, "its size in the database is wrong, its hash is right")
         elif offer and damaged.path in self._weighed.offers.known:
             self._fetch(damaged, offer)
         elif damaged.row in self._weighed.rehashed:
-            reason = f"it {damaged.state}; what is on disk is taken as it is, as --adopt says"
-            self._add(plans.RESTATE, damaged.path, reason, damaged.needed_by,
-                      info=self._weighed.rehashed[damaged.row], row=damaged.row,
-                      loses="the proof that its contents are what they were")  # fmt: skip
+            self._set_right(damaged, self._weighed.rehashed[damaged.row],
+                            f"it {damaged.state}; what is on disk is taken as it is, as --adopt says",
+                            loses="the proof that its contents are what they were")  # fmt: skip
         elif damaged.row in self._weighed.rebuilt and damaged.info:
             reason = f"it {damaged.state}; no source has it, its derivation {damaged.info.deriver} is here"
             self._add(plans.REBUILD, damaged.path, reason, damaged.needed_by, row=damaged.row,
@@ -139,19 +137,30 @@ class _Decision:
         else:
             self._leave(damaged)
 
+    def _set_right(self, damaged: Damaged, info: PathInfo, reason: str, *, loses: str = "") -> None:
+        """Write a row anew with what it refers to; left to its lost reference as long as that is not known."""
+        if damaged.row in self._weighed.restated:
+            info = replace(info, references=self._weighed.restated[damaged.row].references)
+        elif damaged.row in self._weighed.ghost_referrers:
+            return
+        self._add(plans.RESTATE, damaged.path, reason, damaged.needed_by, info=info, row=damaged.row,
+                  loses=loses)  # fmt: skip
+
     def _fetch(self, damaged: Damaged, offer: PathInfo) -> None:
         """Fetch a damaged path; its row is kept if the bytes are the registered ones."""
         info = damaged.info
         source = self._weighed.offers.known[damaged.path][0]
         if info and damaged.hash_known and info.nar_hash == offer.nar_hash:
             restated = damaged.row in self._weighed.restated
+            # A row that refers to a lost one is not written without that reference: it would be forgotten.
+            known = restated or damaged.row not in self._weighed.ghost_referrers
             # The hash is the same, so the size of our row may be damaged, and the source's is that of these bytes.
             size = offer.nar_size or info.nar_size
             kept = replace(info, nar_size=size,
                            references=offer.references if restated else info.references)  # fmt: skip
             self._add(plans.FETCH, damaged.path, f"it {damaged.state}; {source} has the registered bytes",
                       damaged.needed_by, source=source, info=kept, row=damaged.row,
-                      registers=restated or size != info.nar_size)  # fmt: skip
+                      registers=restated or (known and size != info.nar_size))  # fmt: skip
             return
         reason = f"it {damaged.state}; {source} has it, with another hash than was registered"
         self._add(plans.FETCH, damaged.path, reason, damaged.needed_by, source=source,

@@ -245,7 +245,8 @@ class Weighing:
                 # Other bytes than were registered: its row is written anew, references too.
                 if offer and not (damaged.hash_known and offer.nar_hash == info.nar_hash):
                     found[row] = offer
-                continue
+                if not self.only_size_is_wrong(damaged):
+                    continue
             hidden = self._hidden_references(info)
             if len(hidden) == ghosts:
                 found[row] = replace(info, references=tuple(sorted({*info.references, *hidden})))

@@ -41,11 +41,11 @@ class Nar:
 class Attic(attic_api.Attic):
     """The server's state, with one cache `main`; `tokens` maps a token to whether it may pull (else only push)."""
 
-    def __init__(self, s3_url: str) -> None:
+    def __init__(self, s3_url: str, key: Ed25519PrivateKey | None = None) -> None:
         super().__init__(self, {"main": True})
         self.tokens: dict[str, bool] = {}
         self.rows = self.paths = {}
-        self.key = Ed25519PrivateKey.generate()
+        self.key = key or Ed25519PrivateKey.generate()
         self.log: list[str] = []
         self.url = ""
         self.s3 = boto3.client(

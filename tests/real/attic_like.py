@@ -1,8 +1,9 @@
 """A server that answers like atticd where doctor looks, run inside a namespace: `python3 attic_like.py CONFIG-JSON`.
 
 It is the imitation of tests/cache/attic_api.py, in a process of its own. CONFIG has `bind`, `port`, `caches` (name:
-public), `secret`, `allowed` (hosts), and what the server tells: `config`, `api_endpoint`, `redirect` (where a NAR is
-sent). `mode` makes it something else: `static` (a page for every path), `busy` (429), `broken` (500), `s3`.
+public), `secret`, `allowed` (hosts), what the server tells: `config`, `api_endpoint`, `redirect` (where a NAR is
+sent), and how many seconds it takes to answer (`delay`). `mode` makes it something else: `static` (a page for every
+path), `busy` (429), `broken` (500), `s3`.
 """
 
 from __future__ import annotations
@@ -51,8 +52,10 @@ class Attic(attic_api.Attic):
         self.endpoint = config.get("api_endpoint")
         self.redirect = config.get("redirect")
         self.broken = config.get("mode") == "broken"
+        self.delay = config.get("delay", 0)
 
     def receive(self, method, path, body, headers):
+        time.sleep(self.delay)
         if self.broken:
             message = "The server encountered an internal error or misconfiguration."
             return attic_api.error(500, "InternalServerError", message)

@@ -308,7 +308,18 @@ def test_ctrl_c_ends_a_slow_download_at_once(lab, tmp_path):
                 return
 
     server.faults[".nar.xz"] = drip
-    argv = [sys.executable, "-m", "kingpost.storefix", "repair", "--yes", "--no-rebuild", "--offline"]
+    # A shell has what it runs in the background ignore SIGINT, and tests may run there.
+    argv = [
+        "env",
+        "--default-signal=INT",
+        sys.executable,
+        "-m",
+        "kingpost.storefix",
+        "repair",
+        "--yes",
+        "--no-rebuild",
+        "--offline",
+    ]
     process = subprocess.Popen(
         [*argv, "--from", server.url],
         env=lab.nix.env,

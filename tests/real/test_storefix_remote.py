@@ -128,9 +128,9 @@ def wait_for(condition):
 def alive(pid):
     try:
         os.kill(pid, 0)
-    except ProcessLookupError:
+        return b") Z " not in Path(f"/proc/{pid}/stat").read_bytes()
+    except (ProcessLookupError, FileNotFoundError):  # the second: it ended between both
         return False
-    return b") Z " not in Path(f"/proc/{pid}/stat").read_bytes()
 
 
 RUN = """

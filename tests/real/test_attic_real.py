@@ -435,7 +435,7 @@ def test_pushing_again_heals_nothing_and_the_remedy_does(client, paths, env):
     for path in client.server.chunk_files():
         path.unlink()
     client.run("push", "private", large)
-    assert codes(audit(client.server, env, small, large, code=1)) == {
-        small: "SERVER-ERROR",
-        large: "BODY-EMPTY",
-    }
+    found = codes(audit(client.server, env, small, large, code=1))
+    assert found.pop(small) == "SERVER-ERROR"
+    assert set(found) == {large}
+    assert found[large] in {"BODY-EMPTY", "CONNECTION-LOST"}  # whether Attic's headers get out first is chance

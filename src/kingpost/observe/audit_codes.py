@@ -291,8 +291,10 @@ STALLED: Final = Code(
 LOST: Final = Code(
     "KP-CACHE-CONNECTION-LOST", _FAILED, "connection lost before an answer",
     "The server closed the connection, or spoke something that is not HTTP.",
-    cause="The server crashed or was restarted, or the port belongs to another service.",
-    remedy="look at the server's log of this minute",
+    cause="The server crashed or was restarted, or the port belongs to another service. For a body whose narinfo is "
+    "answered, and again at each attempt: Attic could not read the chunks and ended before its headers had left.",
+    told_apart="EMPTY is the same of an Attic whose headers came out first: which of both it is, is chance.",
+    remedy=f"look at the server's log of this minute; for a body alone: {_STORAGE}",
 )  # fmt: skip
 
 # --- could not look --------------------------------------------------------------------------------------------------

@@ -278,6 +278,10 @@ join object on object.nar_id = chunkref.nar_id where store_path = ? order by seq
 """
 
 
+#: What comes of a body whose first chunk is gone: whether Attic's headers get out before it ends is chance.
+SILENT = {"BODY-EMPTY", "CONNECTION-LOST"}
+
+
 def test_chunks_that_are_gone_from_a_directory(nix, paths, server, env):
     small, large = paths
     server.upload("public", nix, small, large)
@@ -285,10 +289,9 @@ def test_chunks_that_are_gone_from_a_directory(nix, paths, server, env):
     for path in kept:
         path.unlink()
     # The only chunk of a small path is opened before the answer, those of a large one after it.
-    assert codes(audit(server, env, *paths, cache="public", code=1)) == {
-        small: "SERVER-ERROR",
-        large: "BODY-EMPTY",
-    }
+    found = codes(audit(server, env, *paths, cache="public", code=1))
+    assert found[small] == "SERVER-ERROR"
+    assert found[large] in SILENT
     for path, data in kept.items():
         path.write_bytes(data)
     assert codes(audit(server, env, *paths, cache="public")) == dict.fromkeys(paths, "BODY-OK")
@@ -436,6 +439,5 @@ def test_pushing_again_heals_nothing_and_the_remedy_does(client, paths, env):
         path.unlink()
     client.run("push", "private", large)
     found = codes(audit(client.server, env, small, large, code=1))
-    assert found.pop(small) == "SERVER-ERROR"
-    assert set(found) == {large}
-    assert found[large] in {"BODY-EMPTY", "CONNECTION-LOST"}  # whether Attic's headers get out first is chance
+    assert found[small] == "SERVER-ERROR"
+    assert found[large] in SILENT

@@ -145,6 +145,24 @@ def test_wrong_size_does_not_cost_the_reference_to_a_lost_row(lab, cache):
     assert lab.live - {lab.paths[below]} <= {row[0] for row in lab.rows("select path from ValidPaths")}
 
 
+CHAIN = """
+with r as (select referrer, reference from Refs where referrer != reference)
+select m.path, l.path from r join ValidPaths m on m.id = r.referrer join ValidPaths l on l.id = r.reference
+where (select count(*) from r as o where o.reference = l.id) = 1 and m.path not like '%.drv'
+  and exists (select 1 from r as o where o.referrer = l.id) and exists (select 1 from r as o where o.reference = m.id)
+"""
+
+
+def test_references_of_a_lost_row_below_a_lost_row_are_kept(lab):
+    """Two rows in a chain are gone: what the lower one referred to is needed as before."""
+    chain = next(pair for pair in lab.rows(CHAIN) if set(pair) <= lab.live)
+    lab.sql(*(("delete from ValidPaths where path = ?", path) for path in chain))
+    before = lab.rows("select count(*) from Refs")
+    code, said = lab.run("repair", "--yes", "--offline", "--no-rebuild", cache=False)
+    assert code == 1
+    assert lab.rows("select count(*) from Refs") == before, said
+
+
 def test_rebuild_that_nix_could_not_end_is_not_planned(lab):
     """Nix stops at a row without a usable hash, so nothing that refers to one, directly or not, can be rebuilt."""
     below = lab.paths["n0"]

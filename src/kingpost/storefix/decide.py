@@ -283,16 +283,17 @@ class _Decision:
         """Delete rows that belong to nothing.
 
         A row that is not there, is needed, and is left may come back: nothing else says what it refers to, and
-        without that it would look dead.
+        without that it would look dead. So may a row that is not there either and that it refers to.
         """
         keys = self._scan.keys
-        kept = self._graph.references_of(self._ghosts_left)
+        needed = self._graph.lost_below(self._ghosts_left)
+        kept = self._graph.references_of(needed)
         if kept:
             self._left.append(Left("table Refs", f"{kept} rows say what paths refer to that are needed and whose own "
                                    "row is lost", "mend or give up the paths that refer to them"))  # fmt: skip
         if keys.orphan_references > kept:
             self._add(plans.FORGET, "Refs", f"{keys.orphan_references - kept} rows belong to no registered path",
-                      others=tuple(f"row {row}" for row in sorted(self._ghosts_left)) if kept else ())  # fmt: skip
+                      others=tuple(f"row {row}" for row in sorted(needed)) if kept else ())  # fmt: skip
         tables = (("DerivationOutputs", keys.orphan_outputs), *keys.others)
         for table, count in tables:
             if count:

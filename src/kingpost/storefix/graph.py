@@ -113,6 +113,22 @@ class Graph:
                 found.setdefault(reference, set()).add(referrer)
         return found
 
+    def lost_below(self, rows: Collection[int]) -> set[int]:
+        """Give some ids whose row is lost, and those ids that they refer to, directly or not, with a lost row too."""
+        found = set(rows)
+        level = found
+        while level:
+            reached: set[int] = set()
+            for batch in in_batches(level):
+                query = (
+                    f"select reference from Refs where referrer in ({marks(batch)}) "  # noqa: S608 -- only marks
+                    "and reference not in (select id from ValidPaths)"
+                )
+                reached.update(row[0] for row in self.connection.execute(query, batch))
+            level = reached - found
+            found |= level
+        return found
+
     def references_of(self, rows: Collection[int]) -> int:
         """Count the references that some ids have, whether they have a row or not."""
         query = "select count(*) from Refs where referrer in ({})"

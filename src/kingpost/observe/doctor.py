@@ -159,7 +159,9 @@ def visit(way: Executor, targets: list[dict[str, Any]], timeout: float) -> list[
     except (ValueError, KeyError, TypeError):
         raise_if_dropped(way, done)
         last = (done.stderr.strip() or done.stdout.strip() or f"exit code {done.returncode}").splitlines()[-1]
-        raise KingpostError("the probe gave no answer", where=way.describe(), why=last[:500]) from None
+        raise KingpostError(
+            f"the probe gave no answer: {last[:200]}", where=way.describe(), why=last[:500]
+        ) from None
     return list(results)
 
 

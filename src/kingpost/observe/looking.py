@@ -123,7 +123,7 @@ def look(way: Executor, questions: Iterable[Question], *, timeout: float = 120) 
         raise_if_dropped(way, done)
     if asked and not answers:
         last = (done.stderr.strip() or f"exit code {done.returncode}").splitlines()[-1]
-        raise KingpostError("the host gave no answer", where=way.describe(), why=last[:500])
+        raise KingpostError(f"the host gave no answer: {last[:200]}", where=way.describe(), why=last[:500])
     return answers
 
 

@@ -190,7 +190,7 @@ def test_packets_that_are_lost_for_a_while_and_a_host_that_stays_away(tmp_path, 
 
         away = on.walk(leave)
         assert set(away) == {"KP-CONTEXT-NOT-ENTERED"}
-        assert "no other one came through" in away["KP-CONTEXT-NOT-ENTERED"].summary
+        assert "since no other one came through" in away["KP-CONTEXT-NOT-ENTERED"].summary
 
 
 def test_drift_asks_again_after_a_drop(tmp_path, monkeypatch):

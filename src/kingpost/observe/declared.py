@@ -26,11 +26,3 @@ def unit_limits(on: OnHost) -> dict[str, dict[str, str]]:
         unit: {_PROPERTIES[field]: str(value) for field, value in bounds.items()}
         for unit, bounds in unit_bounds(on.platform.topology, on.name).items()
     }
-
-
-def limit_of(on: OnHost, unit: str) -> str:
-    """Give the key of the topology's limit for a unit, as `limits.NAME`; empty when there is none."""
-    for name, limit in on.limits.items():
-        if unit in {limit.unit, limit.container, limit.pod}:
-            return f"limits.{name}"
-    return ""

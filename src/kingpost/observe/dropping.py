@@ -81,9 +81,8 @@ def visiting(way: Executor, subject: str, attempt: Callable[[], T]) -> tuple[T, 
         except KingpostError:
             continue
         return found, [explain(way, subject, time.monotonic() - began, dropped)]
-    waited = sum(WAITS)
     raise KingpostError(
-        f"the connection dropped, and within {waited:g} s no other one came through",
+        f"the connection dropped, and in the {time.monotonic() - began:.0f} s since no other one came through",
         where=dropped.where, why=dropped.why, fix="see whether the host is up; then run this again",
     )  # fmt: skip
 

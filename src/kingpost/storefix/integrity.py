@@ -16,7 +16,7 @@ import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO, Callable
 
-from .database import SCHEMA_VERSION, connect
+from .database import SCHEMA_VERSION
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -355,8 +355,3 @@ def is_newer_schema(store: StoreRoot) -> bool:
     except OSError:
         return False
     return text.isdecimal() and int(text) > int(SCHEMA_VERSION)
-
-
-def open_checked(store: StoreRoot) -> sqlite3.Connection:
-    """Open the store's database for reading (see `database.connect` for what it raises)."""
-    return connect(store.database)

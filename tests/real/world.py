@@ -188,7 +188,10 @@ class World:
         )
         socket = root / "docker.sock"
         self._dockers[host] = socket
-        self._stack.callback(sh, "sh", "-c", f"umount -l {root}/data/* {root}/exec/* 2>/dev/null || true")
+        # Where / is a private mount, as in a container, dockerd also binds its data root over itself
+        # (moby daemon/daemon_linux.go, setupDaemonRootPropagation).
+        mounts = f"{root}/data/* {root}/exec/* {root}/data"
+        self._stack.callback(sh, "sh", "-c", f"umount -l {mounts} 2>/dev/null || true")
         self._spawn(
             f"h-{host}", "dockerd", "--data-root", root / "data", "--exec-root", root / "exec",
             "-H", f"unix://{socket}", "--pidfile", root / "pid", "--config-file", root / "daemon.json",

@@ -10,6 +10,7 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+from tests.storefix.lab import Lab
 
 HERE = Path(__file__).parent
 
@@ -134,3 +135,17 @@ def nix(request, tmp_path):
 def nix_new(tmp_path):
     """The newest real Nix, with a private store."""
     return Nix("2.34", require("nix234"), tmp_path / "nix-2.34")
+
+
+@pytest.fixture(scope="module", params=list(NIX_VERSIONS))
+def built(request, tmp_path_factory):
+    """A store to break of each real Nix in turn, for all tests of a module; a module may build another."""
+    root = tmp_path_factory.mktemp("lab") / "nix"
+    return Lab(Nix(request.param, require(NIX_VERSIONS[request.param]), root))
+
+
+@pytest.fixture
+def lab(built):
+    """The module's store, as it was built."""
+    built.reset()
+    return built

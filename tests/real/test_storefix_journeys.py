@@ -30,12 +30,6 @@ def built(request, tmp_path_factory):
     return Lab(Nix(request.param, require(NIX_VERSIONS[request.param]), root), size=6, seed=5)
 
 
-@pytest.fixture
-def lab(built):
-    built.reset()
-    return built
-
-
 def far(lab, folder, **more):
     """Run an sshd on which this lab is the machine's Nix."""
     programs = folder / "programs"

@@ -9,7 +9,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from tests.storefix.nar_text import directory, nar, regular
 
-from kingpost.storefix.sources import hashes
+from kingpost.storefix.interface import Settings, Wanted
+from kingpost.storefix.sources import hashes, open_sources
 
 STORE = "/nix/store"
 PARTS = [f"{digit}123456789abcdfghijklmnpqrsvwxyz" for digit in "0123456789abcdfg"]
@@ -161,3 +162,31 @@ def times(count, fault):
         return fault(handler)
 
     return sometimes
+
+
+PATH, OTHER = store_path(1), store_path(2)
+NAR = make_nar()
+SIGNER = Signer()
+NARINFO = f"{PARTS[1]}.narinfo"
+
+
+def source(store, url, **settings):
+    given = {"trusted_public_keys": SIGNER.trusted, "connect_timeout": 1, **settings}
+    (opened,) = open_sources(store, Settings(substituters=(url,), **given))
+    return opened
+
+
+def nar_url(server):
+    return next(
+        name
+        for name in server.files
+        if name.startswith("nar/") and server.files[name] == lzma.compress(NAR, preset=0)
+    )
+
+
+def fetch(opened, into, path=PATH):
+    info = opened.query([Wanted(path)])[path]
+    assert not isinstance(info, Exception), info
+    came = []
+    opened.fetch(info, into, came.append)
+    return sum(came)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
 import os
 import random
 import shutil
@@ -159,6 +160,20 @@ class Lab:
             os.environ.clear()
             os.environ.update(old)
         return code, said.getvalue()
+
+    def repaired(self, *argv, gc: bool = True, cache: bool = True, lost: frozenset = frozenset()) -> str:
+        """Repair everything, by `repair --yes` with these options, until the store is sound; gives what was said."""
+        code, said = self.run("repair", "--yes", *argv, cache=cache)
+        assert code == 0, said
+        self.assert_sound(gc=gc, lost=lost)
+        return said
+
+    def codes(self, *argv) -> dict[str, dict]:
+        """Scan, and give a finding of each code, as in the JSON."""
+        code, said = self.run("scan", "--json", *argv)
+        found = json.loads(said)
+        assert code == (0 if found["healthy"] else 1)
+        return {finding["code"]: finding for finding in found["findings"]}
 
     def closure(self, *nodes: str) -> set[str]:
         """The output paths that nodes need, themselves included."""

@@ -181,11 +181,12 @@ def test_a_fleet_takes_time_in_proportion_to_its_size():
     import pstats
 
     def calls(count):
-        hosts = {f"h{n}": {"memory": "8GiB", "docker": {}} for n in range(count)}
-        attic = {f"a{n}": {**ONE["attic"]["home"], "host": f"h{n}"} for n in range(count)}
-        topology = Topology.model_validate(
-            {**ONE, "site": {"name": "x", "substituters": ["attic:a0/main"]}, "hosts": hosts, "attic": attic}
-        )
+        # Names of their own: what was rendered with the same values before is not rendered again.
+        names = [f"{count}x{n}" for n in range(count)]
+        hosts = {f"h{name}": {"memory": "8GiB", "docker": {}} for name in names}
+        attic = {f"a{name}": {**ONE["attic"]["home"], "host": f"h{name}"} for name in names}
+        site = {"name": "x", "substituters": [f"attic:a{names[0]}/main"]}
+        topology = Topology.model_validate({**ONE, "site": site, "hosts": hosts, "attic": attic})
         profile = cProfile.Profile()
         profile.runcall(lambda: render_nix(Platform(topology)))
         return pstats.Stats(profile).total_calls

@@ -63,10 +63,12 @@ def cache_from(topology: Path, name: str, context: str) -> DeclaredCache:
             why="an address is a promise relative to a network namespace",
             fix=f"name the context with --context, one of: {', '.join(platform.contexts)}",
         )
-    use = platform.cache_use(platform.find_context(context).id, Dialer.CLIENT, ref)
-    if use.route.url is None or use.url is None:
-        raise UsageError(f"{context} has no way to {ref}", why=use.route.reason, fix=use.route.fix)
-    return DeclaredCache(ref, use.route.url, use.url, use.public_key or "")
+    dialling = platform.find_context(context).id
+    use = platform.cache_use(dialling, Dialer.CLIENT, ref)
+    server = platform.route(dialling, Dialer.CLIENT, ref.service).url
+    if server is None or use.url is None:
+        raise UsageError(f"{context} has no way to {ref}", why=use.reason, fix=use.fix)
+    return DeclaredCache(ref, server, use.url, use.public_key or "")
 
 
 def token_from(topology: Path, name: str) -> Token:

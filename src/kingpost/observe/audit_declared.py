@@ -49,8 +49,8 @@ def declared_cache(platform: Platform, cache: str, context: str) -> Declared:
     if use.url is None:
         raise UsageError(
             f"{place.id} does not reach {ref}",
-            why=use.route.reason,
-            fix=use.route.fix or "run `kingpost explain`",
+            why=use.reason,
+            fix=use.fix or "run `kingpost explain`",
         )
     keys = (use.public_key,) if use.public_key else ()
     upstreams = platform.upstreams(place.id, ref)

@@ -7,6 +7,7 @@ because somebody forgot a filter.
 
 from __future__ import annotations
 
+import pickle
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -83,6 +84,17 @@ def environment() -> Environment:
     return made
 
 
+_made: Final[dict[tuple[str, bytes], str]] = {}
+
+
 def render(template: str, **values: Any) -> str:
-    """Give a template's text, filled with values."""
-    return environment().get_template(template).render(values)
+    """Give a template's text, filled with values.
+
+    The same values give the same text, and the hosts of a fleet differ in little: what was made once is kept.
+    Values that are equal and not known to be so are only rendered once more.
+    """
+    key = (template, pickle.dumps(values, pickle.HIGHEST_PROTOCOL))
+    text = _made.get(key)
+    if text is None:
+        text = _made[key] = environment().get_template(template).render(values)
+    return text

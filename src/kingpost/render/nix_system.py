@@ -98,7 +98,7 @@ def nix_daemon(on: OnHost) -> str:
     ]
     return render(
         "nix/nix.nix.j2",
-        uses=[(str(use.ref), _url(use), use.route.reason, use.route.fix) for use in on.reads],
+        uses=[(str(use.ref), _url(use), use.reason, use.fix) for use in on.reads],
         nixos_missing=f"{NIXOS_CACHE}/" not in urls,
         urls=urls,
         forced_urls=nix_text.force(urls),

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from difflib import get_close_matches
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from kingpost.base.errors import UsageError
 
@@ -18,8 +17,7 @@ class UnknownNameError(UsageError):
     """A reference to something that the topology does not declare, or that it declares more than once."""
 
 
-@dataclass(frozen=True, slots=True)
-class CacheRef:
+class CacheRef(NamedTuple):
     """A binary cache.
 
     Attributes:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from functools import cache, partial
+from typing import TYPE_CHECKING, NamedTuple
 
 from kingpost.topology.caches import BucketStorage
 from kingpost.topology.contexts import all_gitlab, runner_context_id
@@ -16,8 +16,7 @@ if TYPE_CHECKING:
     from kingpost.topology.model import Topology
 
 
-@dataclass(frozen=True, slots=True)
-class Need:
+class Need(NamedTuple):
     """One connection that must work.
 
     Attributes:
@@ -36,23 +35,33 @@ class Need:
     path: tuple[str | int, ...]
 
 
-def substituter_refs(topology: Topology, context: Context) -> list[tuple[CacheRef, tuple[str | int, ...]]]:
-    """Give the caches that a context substitutes from, in order, each with where it is declared.
-
-    A runner's own list comes first, then its host's, then the site's. Unknown names are left out; the checks
-    report them.
-    """
-    declared: tuple[str, ...] | None = None
-    path: tuple[str | int, ...] = ()
-    if context.runner and (declared := topology.runners[context.runner].substituters) is not None:
-        path = ("runners", context.runner, "substituters")
+def substituters_path(topology: Topology, context: Context) -> tuple[str, ...]:
+    """Give where the list of caches stands that a context substitutes from: a runner's own, its host's, the site's."""
+    if context.runner and topology.runners[context.runner].substituters is not None:
+        return ("runners", context.runner, "substituters")
     host = topology.hosts.get(context.host or "")
-    if declared is None and host and (declared := host.substituters) is not None:
-        path = ("hosts", str(context.host), "substituters")
-    if declared is None:
-        declared, path = topology.site.substituters, ("site", "substituters")
-    found = []
-    for index, text in enumerate(declared):
+    if host and host.substituters is not None:
+        return ("hosts", str(context.host), "substituters")
+    return ("site", "substituters")
+
+
+def substituter_refs(
+    topology: Topology, path: tuple[str, ...]
+) -> list[tuple[CacheRef, tuple[str | int, ...]]]:
+    """Give the caches of the list at a path, in order, each with where it is declared.
+
+    Unknown names are left out; the checks report them.
+    """
+    declared: tuple[str, ...] | None
+    match path:
+        case ("runners", name, _):
+            declared = topology.runners[name].substituters
+        case ("hosts", name, _):
+            declared = topology.hosts[name].substituters
+        case _:
+            declared = topology.site.substituters
+    found: list[tuple[CacheRef, tuple[str | int, ...]]] = []
+    for index, text in enumerate(declared or ()):
         try:
             found.append((resolve_cache(topology, text), (*path, index)))
         except UnknownNameError:
@@ -88,14 +97,22 @@ def redirects_to(topology: Topology, ref: CacheRef) -> str | None:
 
 
 def _reads(topology: Topology, contexts: Mapping[str, Context]) -> Iterator[Need]:
+    dialled = cache(partial(_dialled, topology))
     for context in contexts.values():
         if context.kind not in {"host", "shell", "docker"} and not (context.kind == "pod" and context.runner):
             continue
-        for ref, path in substituter_refs(topology, context):
-            yield Need(context.id, Dialer.DAEMON, ref.service, f"substitutes from {ref}", path)
-            if bucket := redirects_to(topology, ref):
-                why = f"{ref} redirects readers of single-chunk NARs there"
-                yield Need(context.id, Dialer.DAEMON, bucket, why, path)
+        for service, why, path in dialled(substituters_path(topology, context)):
+            yield Need(context.id, Dialer.DAEMON, service, why, path)
+
+
+def _dialled(topology: Topology, path: tuple[str, ...]) -> list[tuple[str, str, tuple[str | int, ...]]]:
+    """Give what who substitutes from the list at a path dials: the service, what for, and where that is said."""
+    found = []
+    for ref, place in substituter_refs(topology, path):
+        found.append((ref.service, f"substitutes from {ref}", place))
+        if bucket := redirects_to(topology, ref):
+            found.append((bucket, f"{ref} redirects readers of single-chunk NARs there", place))
+    return found
 
 
 def _pushes(topology: Topology, contexts: Mapping[str, Context]) -> Iterator[Need]:

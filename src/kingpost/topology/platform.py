@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache, cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import urlsplit
 
 from kingpost.topology import contexts as derive
 from kingpost.topology.endpoints import bucket_endpoints
 from kingpost.topology.listeners import Listener, Opening, listeners
 from kingpost.topology.names import CacheRef, match_name, resolve_cache
-from kingpost.topology.needs import Need, needs, substituter_refs
+from kingpost.topology.needs import Need, needs, substituter_refs, substituters_path
 from kingpost.topology.paths import Path, entry_interface, machine, pinned_address, ways_to
 from kingpost.topology.places import Context, Dialer, External, HostSocket, Namespace, Service
 from kingpost.topology.routes import Route, fixed, route
+from kingpost.topology.standing import Standing, alike
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -23,8 +24,7 @@ if TYPE_CHECKING:
     from kingpost.topology.model import Topology
 
 
-@dataclass(frozen=True, slots=True)
-class CacheUse:
+class CacheUse(NamedTuple):
     """A cache that a context substitutes from.
 
     Attributes:
@@ -33,7 +33,8 @@ class CacheUse:
         public_key: The key to trust; None when none is declared.
         priority: As declared; lower is asked first.
         public: Whether it can be read without a token.
-        route: How `url` came about.
+        reason: Why this address, or why there is none.
+        fix: What to change when it cannot be reached.
 
     """
 
@@ -42,7 +43,8 @@ class CacheUse:
     public_key: str | None
     priority: int
     public: bool
-    route: Route
+    reason: str
+    fix: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,8 +67,9 @@ class Platform:
     def __init__(self, topology: Topology) -> None:
         self.topology = topology
         self._routes: dict[tuple[str, Dialer, str], Route] = {}
-        self._reached: dict[tuple[Namespace, str], Route] = {}
+        self._reached: dict[tuple[Namespace | Standing, str], Route] = {}
         self._uses: dict[str, tuple[CacheUse, ...]] = {}
+        self._shared_uses: dict[tuple[object, ...], tuple[CacheUse, ...]] = {}
 
     @cached_property
     def contexts(self) -> dict[str, Context]:
@@ -101,15 +104,24 @@ class Platform:
         return location.url if isinstance(location, External) else self.bucket_endpoints[f"bucket:{bucket}"]
 
     @cached_property
-    def _ways(self) -> Callable[[Namespace, str], list[Path]]:
-        """Give the ways from a namespace to a service, computed once for all contexts that share the namespace."""
+    def _alike(self) -> Callable[[Namespace, str], Namespace | Standing]:
+        """Give what decides how a namespace reaches a service: those with the same reach it in the same way."""
+        return alike(self.topology, self.services)
 
-        @cache
+    @cached_property
+    def _ways(self) -> Callable[[Namespace, str], list[Path]]:
+        """Give the ways from a namespace to a service, computed once for all that are alike."""
+        known: dict[tuple[Namespace | Standing, str], list[Path]] = {}
+
         def ways(namespace: Namespace, ref: str) -> list[Path]:
-            service = self.services[ref]
-            on_host = isinstance(service.location, HostSocket)
-            pinned = pinned_address(self.topology, service) if on_host else None
-            return ways_to(self.topology, namespace, service, pinned, self.bucket_endpoints.get(ref))
+            key = (self._alike(namespace, ref), ref)
+            if key not in known:
+                service = self.services[ref]
+                on_host = isinstance(service.location, HostSocket)
+                pinned = pinned_address(self.topology, service) if on_host else None
+                endpoint = self.bucket_endpoints.get(ref)
+                known[key] = ways_to(self.topology, namespace, service, pinned, endpoint)
+            return known[key]
 
         return ways
 
@@ -160,13 +172,12 @@ class Platform:
         return found
 
     def _new_route(self, context: Context, dialer: Dialer, service: str) -> Route:
-        """Give a route; all that dial a service from one namespace and reach it do so in the same way."""
+        """Give a route; all that are alike and reach a service do so in the same way."""
         namespace = context.namespace(dialer)
-        same = self._reached.get((namespace, service))
+        key = (self._alike(namespace, service), service)
+        same = self._reached.get(key)
         if same is not None:
-            return Route(
-                context.id, dialer, service, same.url, same.via, same.reason, same.fix, same.candidate
-            )
+            return Route(context.id, dialer, service, *same[3:])
         found = route(
             self.topology,
             context,
@@ -177,7 +188,7 @@ class Platform:
             endpoint=self.bucket_endpoints.get(service),
         )
         if found.url is not None:
-            self._reached[namespace, service] = found
+            self._reached[key] = found
         return found
 
     def api_endpoint_route(self, context: str, service: str) -> Route | None:
@@ -193,12 +204,34 @@ class Platform:
 
     def cache_uses(self, context: str) -> tuple[CacheUse, ...]:
         """Give the caches that a context substitutes from, in order, as its daemon dials them."""
-        if context not in self._uses:
-            refs = substituter_refs(self.topology, self.contexts[context])
-            self._uses[context] = tuple(
-                self.cache_use(context, Dialer.DAEMON, ref) for ref, _ in refs if ref.service in self.services
+        uses = self._uses.get(context)
+        if uses is None:
+            uses = self._uses[context] = self._new_uses(self.contexts[context])
+        return uses
+
+    def _new_uses(self, context: Context) -> tuple[CacheUse, ...]:
+        """Give the caches of a context; those that read one list and are alike share what they all reach."""
+        path = substituters_path(self.topology, context)
+        refs = self._read_from(path)
+        key = (path, *(self._alike(context.daemon, ref.service) for ref in refs))
+        uses = self._shared_uses.get(key)
+        if uses is None:
+            uses = tuple(self.cache_use(context.id, Dialer.DAEMON, ref) for ref in refs)
+            if all(use.url for use in uses):  # why something cannot be reached is told of each context
+                self._shared_uses[key] = uses
+        return uses
+
+    @cached_property
+    def _read_from(self) -> Callable[[tuple[str, ...]], tuple[CacheRef, ...]]:
+        """Give the caches of the list at a path that there are."""
+
+        @cache
+        def refs(path: tuple[str, ...]) -> tuple[CacheRef, ...]:
+            return tuple(
+                ref for ref, _ in substituter_refs(self.topology, path) if ref.service in self.services
             )
-        return self._uses[context]
+
+        return refs
 
     def upstreams(self, context: str, ref: CacheRef) -> tuple[str, ...]:
         """Give the caches whose paths are not pushed to an Attic cache, as a context's client dials them."""
@@ -218,15 +251,19 @@ class Platform:
         """Give one cache as one dialer in one context reaches it."""
         found = self.route(context, dialer, ref.service)
         url = f"{found.url}/{ref.cache}" if found.url and ref.cache else found.url
-        topology = self.topology
+        key, priority, public = self._served(ref)
+        return CacheUse(ref, url, key, priority, public, found.reason, found.fix)
+
+    def _served(self, ref: CacheRef) -> tuple[str | None, int, bool]:
+        """Give a cache's public key, its priority, and whether it can be read without a token."""
         if ref.kind == "attic":
-            cache = topology.attic[ref.server].caches[ref.cache]
-            return CacheUse(ref, url, cache.public_key, cache.priority, cache.public, found)
+            cache = self.topology.attic[ref.server].caches[ref.cache]
+            return cache.public_key, cache.priority, cache.public
         if ref.kind == "cachix":
-            cachix = topology.cachix[ref.server]
-            return CacheUse(ref, url, cachix.public_key, cachix.priority, cachix.public, found)
-        other = topology.all_substituters[ref.server]
-        return CacheUse(ref, url, other.public_key, other.priority, True, found)
+            cachix = self.topology.cachix[ref.server]
+            return cachix.public_key, cachix.priority, cachix.public
+        other = self.topology.all_substituters[ref.server]
+        return other.public_key, other.priority, True
 
     def pushes(self, pipeline: str) -> tuple[PushRoute, ...]:
         """Give a pipeline's pushes, `off` among them, with the base URL that its client dials."""

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import cache
 from ipaddress import AddressValueError, IPv4Address
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import urlsplit
 
 from kingpost.topology.model import DOCKER
@@ -20,8 +19,7 @@ if TYPE_CHECKING:
     from kingpost.topology.places import Service
 
 
-@dataclass(frozen=True, slots=True)
-class Route:
+class Route(NamedTuple):
     """An answer.
 
     Attributes:
@@ -153,7 +151,7 @@ def _named(url: str) -> tuple[str, str]:
 
 def _to_name(topology: Topology, namespace: Namespace, name: str) -> tuple[Via, str, str]:
     """Give (via, reason, fix) for a host name or address in a URL."""
-    if _is_loopback(name):
+    if is_loopback(name):
         if namespace.kind == "host":
             return "loopback", f"{name} is {namespace.owner} itself", ""
         return (
@@ -204,7 +202,8 @@ def _to_declared(
 
 
 @cache
-def _is_loopback(name: str) -> bool:
+def is_loopback(name: str) -> bool:
+    """Tell whether a URL's host means the dialer's own namespace."""
     try:
         return IPv4Address(name).is_loopback
     except AddressValueError:

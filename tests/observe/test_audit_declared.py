@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from tests.observe import faults
-from tests.observe.test_audit_run import caches, hash_of
+from tests.observe.many_paths import caches, hash_of
 
 from kingpost.base.errors import UsageError
 from kingpost.cli.main import main

@@ -13,6 +13,7 @@ import queue
 import signal
 import sys
 import threading
+import time
 from collections import deque
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -24,12 +25,16 @@ from kingpost.observe import audit_codes as codes
 from kingpost.observe.audit import Auditor, Known, Outcome, Target, subject
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
     from multiprocessing.connection import Connection
     from types import TracebackType
 
 #: Tasks given to a process beyond what its threads are busy with, so that no thread waits for the next one.
 _AHEAD: Final = 4
+#: Tasks in one message to a process that does one after the other: a message costs half as much as a small path.
+_BATCH: Final = 16
+#: Seconds for which outcomes are gathered into one message.
+_GATHER: Final = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,36 +85,39 @@ class Crew:
             self._hands = [_Threads(job.auditor(), threads)]
         else:
             self._hands = [_Process(job, each, processes) for _ in range(processes)]
-            for hands in self._hands:
-                hands.begin()
         self._waiting: deque[Task] = deque()
+        self._found: deque[tuple[Task, Outcome]] = deque()
 
-    def submit(self, task: Task) -> None:
-        """Add a task; it begins when a hand is free."""
-        self.outstanding += 1
-        self._waiting.append(task)
+    def submit(self, tasks: Iterable[Task]) -> None:
+        """Add tasks; they begin when a hand is free."""
+        before = len(self._waiting)
+        self._waiting.extend(tasks)
+        self.outstanding += len(self._waiting) - before
         self._hand_out()
 
     def _hand_out(self) -> None:
-        while self._waiting:
-            hands = min((h for h in self._hands if h.room > 0), key=lambda h: h.busy, default=None)
-            if hands is None:
-                return
-            hands.give(self._waiting.popleft())
+        for hands in sorted(self._hands, key=lambda hands: hands.busy):
+            while self._waiting and (room := hands.room(len(self._waiting) // len(self._hands))) > 0:
+                hands.give([self._waiting.popleft() for _ in range(min(room, _BATCH, len(self._waiting)))])
 
     def next(self) -> tuple[Task, Outcome]:
         """Wait for the next outcome; there must be a task outstanding."""
-        while True:
-            found = self._take()
+        while not self._found:
+            self._found.extend(self._take())
             self._hand_out()
-            if found is not None:
-                self.outstanding -= 1
-                return found
+        self.outstanding -= 1
+        return self._found.popleft()
 
-    def _take(self) -> tuple[Task, Outcome] | None:
-        if len(self._hands) == 1 and isinstance(self._hands[0], _Threads):
-            return self._hands[0].take()
-        return _take_from([hands for hands in self._hands if isinstance(hands, _Process)], self._job.url)
+    def _take(self) -> Iterable[tuple[Task, Outcome]]:
+        if isinstance(self._hands[0], _Threads):
+            return [self._hands[0].take()]
+        processes = [hands for hands in self._hands if isinstance(hands, _Process)]
+        if any(hands.tasks for hands in processes):
+            return _take_from(processes, self._job.url)
+        words = "every worker process ended: out of memory?"
+        left = [(task, _not_looked(task, self._job.url, words)) for task in self._waiting]
+        self._waiting.clear()
+        return left
 
     def drop(self) -> list[Task]:
         """Take back the tasks that were not begun."""
@@ -131,19 +139,17 @@ class Crew:
 
 
 class _Hands:
-    """Threads or a process; `busy` tasks are with it, `room` more may be given."""
+    """Threads or a process: `busy` tasks are with it, up to `most` may be."""
 
     busy: int = 0
     most: int = 0
+    threads: int = 1
 
-    @property
-    def room(self) -> int:
-        return self.most - self.busy
+    def room(self, share: int) -> int:
+        """Tell how many more tasks it may have: few once its share of those that wait is, so that all end together."""
+        return min(self.most, max(self.threads + 1, share)) - self.busy
 
-    def begin(self) -> None:
-        """Start what must be started after every process was forked."""
-
-    def give(self, task: Task) -> None:
+    def give(self, tasks: list[Task]) -> None:
         raise NotImplementedError
 
     def end(self) -> None:
@@ -156,12 +162,12 @@ class _Hands:
 class _Threads(_Hands):
     def __init__(self, auditor: Auditor, threads: int) -> None:
         self.most = threads + _AHEAD
+        self.threads = threads
         self._tasks: queue.SimpleQueue[Task | None] = queue.SimpleQueue()
         self._done: queue.SimpleQueue[tuple[Task, Outcome | BaseException]] = queue.SimpleQueue()
         self._auditor = auditor
-        self._threads = [threading.Thread(target=self._work, daemon=True) for _ in range(threads)]
-        for thread in self._threads:
-            thread.start()
+        for _ in range(threads):
+            threading.Thread(target=self._work, daemon=True).start()
 
     def _work(self) -> None:
         while (task := self._tasks.get()) is not None:
@@ -170,9 +176,10 @@ class _Threads(_Hands):
             except BaseException as error:  # noqa: BLE001 - raised again by who takes the outcome
                 self._done.put((task, error))
 
-    def give(self, task: Task) -> None:
-        self.busy += 1
-        self._tasks.put(task)
+    def give(self, tasks: list[Task]) -> None:
+        self.busy += len(tasks)
+        for task in tasks:
+            self._tasks.put(task)
 
     def take(self) -> tuple[Task, Outcome]:
         task, found = self._done.get()
@@ -182,7 +189,7 @@ class _Threads(_Hands):
         return task, found
 
     def end(self) -> None:
-        for _ in self._threads:
+        for _ in range(self.threads):
             self._tasks.put(None)
         self._auditor.cache.close()
 
@@ -193,7 +200,8 @@ class _Process(_Hands):
     def __init__(self, job: Job, threads: int, share: int) -> None:
         import multiprocessing  # noqa: PLC0415 - only when there are processes
 
-        self.most = threads + _AHEAD
+        self.most = threads + (_AHEAD if threads > 1 else 2 * _BATCH)
+        self.threads = threads
         self.tasks: dict[int, Task] = {}
         self._number = 0
         self.pipe, other = multiprocessing.Pipe()
@@ -205,12 +213,24 @@ class _Process(_Hands):
             _serve(other, lambda: job.auditor(share=share), threads)
         other.close()
 
-    def give(self, task: Task) -> None:
-        self._number += 1
-        self.tasks[self._number] = task
-        self.busy += 1
+    def give(self, tasks: list[Task]) -> None:
+        numbered = list(enumerate(tasks, self._number))
+        self._number += len(tasks)
+        self.tasks.update(numbered)
+        self.busy += len(tasks)
         with suppress(OSError):  # a worker that died is noticed when its outcomes are taken
-            self.pipe.send((self._number, task))
+            self.pipe.send(numbered)
+
+    def take(self, url: str) -> list[tuple[Task, Outcome]]:
+        """Receive some outcomes; if it died, its tasks were not looked at, and it gets no more."""
+        try:
+            found: list[tuple[int, Outcome]] = self.pipe.recv()
+        except (EOFError, OSError):
+            self.most = 0
+            words = "the worker process ended while it looked: out of memory?"
+            found = [(number, _not_looked(task, url, words)) for number, task in self.tasks.items()]
+        self.busy -= len(found)
+        return [(self.tasks.pop(number), outcome) for number, outcome in found]
 
     def end(self) -> None:
         self.pipe.close()
@@ -237,14 +257,14 @@ def _serve(pipe: Connection, make: Callable[[], Auditor], threads: int) -> None:
                 task, outcome = hands.take()
                 with lock:
                     number = numbers.pop(id(task))
-                pipe.send((number, outcome))
+                pipe.send([(number, outcome)])
 
         threading.Thread(target=_until_broken, args=(answer,), daemon=True).start()
         while True:
-            number, task = pipe.recv()
+            given = pipe.recv()
             with lock:
-                numbers[id(task)] = number
-            hands.give(task)
+                numbers.update((id(task), number) for number, task in given)
+            hands.give([task for _, task in given])
     except EOFError:
         code = 0
     finally:
@@ -254,8 +274,15 @@ def _serve(pipe: Connection, make: Callable[[], Auditor], threads: int) -> None:
 def _serve_alone(pipe: Connection, auditor: Auditor) -> NoReturn:
     """Do one task after the other, without threads that would wait for each other; ends as the pipe does."""
     while True:
-        number, task = pipe.recv()
-        pipe.send((number, perform(auditor, task)))
+        found: list[tuple[int, Outcome]] = []
+        began = time.monotonic()
+        for number, task in pipe.recv():
+            found.append((number, perform(auditor, task)))
+            if time.monotonic() - began > _GATHER:
+                pipe.send(found)
+                found, began = [], time.monotonic()
+        if found:
+            pipe.send(found)
 
 
 def _until_broken(answer: Callable[[], None]) -> None:
@@ -266,25 +293,17 @@ def _until_broken(answer: Callable[[], None]) -> None:
         os._exit(1)
 
 
-def _take_from(processes: list[_Process], url: str) -> tuple[Task, Outcome] | None:
+def _take_from(processes: list[_Process], url: str) -> list[tuple[Task, Outcome]]:
     from multiprocessing import connection  # noqa: PLC0415 - only when there are processes
 
     by_pipe: dict[Any, _Process] = {hands.pipe: hands for hands in processes if hands.tasks}
-    for ready in connection.wait(list(by_pipe)):
-        hands = by_pipe[ready]
-        try:
-            number, outcome = hands.pipe.recv()
-        except (EOFError, OSError):
-            number, task = hands.tasks.popitem()
-            hands.busy = hands.most + len(hands.tasks)  # gets no further task
-            named = subject(task.target.path or task.target.hash_part, url)
-            verdict = codes.NOT_LOOKED.verdict(
-                named, "the worker process ended while it looked: out of memory?"
-            )
-            return task, Outcome(task.target, named, (verdict,), present=None)
-        hands.busy -= 1
-        return hands.tasks.pop(number), outcome
-    return None
+    return [found for ready in connection.wait(list(by_pipe)) for found in by_pipe[ready].take(url)]
+
+
+def _not_looked(task: Task, url: str, words: str) -> Outcome:
+    """Give the outcome of a task whose process was killed."""
+    named = subject(task.target.path or task.target.hash_part, url)
+    return Outcome(task.target, named, (codes.NOT_LOOKED.verdict(named, words),), present=None)
 
 
 def perform(auditor: Auditor, task: Task) -> Outcome:

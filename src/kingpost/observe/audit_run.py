@@ -65,10 +65,9 @@ class _Run:
         self.lost = 0
 
     def go(self) -> Iterator[Outcome]:
-        for target in self.plan.targets:
-            if target.hash_part not in self.asked:
-                self.asked.add(target.hash_part)
-                self.crew.submit(self._task(target))
+        targets = {target.hash_part: target for target in self.plan.targets}
+        self.asked.update(targets)
+        self.crew.submit(map(self._task, targets.values()))
         while self.crew.outstanding:
             task, outcome = self.crew.next()
             yield from self._take(task, outcome)
@@ -104,9 +103,8 @@ class _Run:
         self.waiting[key].append(pending)
         if key not in self.asked:
             self.asked.add(key)
-            self.crew.submit(
-                self._task(reference) if self.plan.follow else Task(reference, only_presence=True)
-            )
+            task = self._task(reference) if self.plan.follow else Task(reference, only_presence=True)
+            self.crew.submit([task])
 
     def _settle(self, key: str, present: bool | None) -> Iterator[Outcome]:
         self.presence[key] = present

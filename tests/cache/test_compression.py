@@ -238,3 +238,19 @@ def test_errors_of_the_source_pass_through():
         source = decompressor(name, Broken(b"", 1))
         with pytest.raises(ConnectionResetError):
             source.readinto(memoryview(bytearray(10)))
+
+
+@given(st.permutations(range(6)), st.integers(1, 3))
+def test_zstd_streams_that_overlap_do_not_disturb_each_other(order, overlapping):
+    bodies = [bytes([n]) * 50_000 * (n + 1) for n in range(6)]
+    view = memoryview(bytearray(70_000))
+    for start in range(0, 6, overlapping):
+        streams = {
+            n: decompressor("zstd", io.BytesIO(zstandard.ZstdCompressor().compress(bodies[n])))
+            for n in order[start : start + overlapping]
+        }
+        got = dict.fromkeys(streams, b"")
+        for _ in range(20):  # some streams are asked again long after their end
+            for number, stream in streams.items():
+                got[number] += bytes(view[: stream.readinto(view)])
+        assert got == {number: bodies[number] for number in streams}

@@ -7,7 +7,7 @@ damage are three different errors. Frames may be concatenated: Attic joins one f
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import IO, TYPE_CHECKING, Final, Protocol, cast
+from typing import IO, TYPE_CHECKING, Any, Final, Protocol, cast
 
 from kingpost.cache.zstd_frames import DecompressionError, TrailingError, TruncatedError, ZstdFrames
 
@@ -71,24 +71,37 @@ class _Reader:
         return bytes(buffer[: self.readinto(memoryview(buffer))])
 
 
+#: Decoders of streams that have ended: to make one takes longer than to decompress a small NAR.
+_spare: list[Any] = []
+_MOST_SPARE: Final = 4
+
+
 class _Zstd(_Reader):
     def __init__(self, source: Source) -> None:
         import zstandard  # noqa: PLC0415 - only for caches that use it
 
         self._frames = ZstdFrames(source)
-        decoder = zstandard.ZstdDecompressor(max_window_size=MAX_WINDOW_BYTES)
-        self._stream = decoder.stream_reader(
+        try:
+            self._decoder: Any = _spare.pop()
+        except IndexError:
+            self._decoder = zstandard.ZstdDecompressor(max_window_size=MAX_WINDOW_BYTES)
+        self._stream = self._decoder.stream_reader(
             cast("IO[bytes]", self._frames), read_size=READ_BYTES, read_across_frames=True
         )
         self._error = zstandard.ZstdError
 
     def readinto(self, buffer: memoryview, /) -> int:
+        if self._decoder is None:
+            return 0
         try:
             count = self._stream.readinto(buffer)
         except self._error as error:
             raise DecompressionError(f"zstd: {error}") from error
         if not count and len(buffer):
             self._frames.check_end()
+            if len(_spare) < _MOST_SPARE:
+                _spare.append(self._decoder)
+            self._decoder = None
         return int(count)
 
 

@@ -32,7 +32,8 @@ from typing import TYPE_CHECKING
 from _fleet import fleet
 from jinja2 import Environment, Template
 
-from kingpost.render.environment import environment, templates
+from kingpost.render.environment import environment
+from kingpost.render.sources import templates
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

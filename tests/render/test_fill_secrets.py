@@ -6,7 +6,7 @@ import subprocess
 
 import pytest
 
-from kingpost.render.environment import templates
+from kingpost.render.sources import templates
 
 SCRIPT = templates() / "modules" / "fill-secrets.sh"
 TOKEN = "glrt-t1_AbC.def-123=="

@@ -48,7 +48,7 @@ def command(
     wrote earlier and the topology no longer asks for are removed; a file that somebody edited is never replaced
     without --force. A run that is killed leaves the old files, or a state that the next run finishes.
     """
-    from kingpost.render.site import inputs_of, scope_of, site_tree
+    from kingpost.render.site import inputs_of, rendering, scope_of, site_tree
     from kingpost.render.tree import plan, unchanged, write
     from kingpost.topology.names import match_name
 
@@ -60,10 +60,12 @@ def command(
     # expired since.
     if found.loaded.topology.waivers:
         require_sound(found)
-    planned = None if hosts else unchanged(output, inputs_of(found.loaded))
+    inputs = inputs_of(found.loaded)
+    planned = None if hosts else unchanged(output, inputs)
     if planned is None:
-        require_sound(found)
-        tree = site_tree(found.loaded, found.platform)
+        with rendering(found.platform) as rendered:
+            require_sound(found)
+            tree = site_tree(found.loaded, rendered(), inputs)
         scope = scope_of(found.platform, hosts) if hosts else None
         planned = plan(output, tree, scope) if dry else write(output, tree, scope, force=force)
     if json:

@@ -22,7 +22,7 @@ def command(
 
     It passes `kingpost check` as it is.
     """
-    from kingpost.render.environment import templates
+    from kingpost.render.sources import templates
 
     text = (templates() / TEMPLATE).read_text(encoding="utf-8")
     try:

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import pickle
 from functools import cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Undefined
 
 from kingpost.render import nix_text
+from kingpost.render.sources import templates
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -49,13 +49,6 @@ FILTERS: Final[dict[str, Callable[..., Written]]] = {
     "comment": _comment,
 }
 """Every filter that may end a template's expression."""
-
-
-def templates() -> Path:
-    """Give the folder of the templates: in the wheel beside the code, in a clone at its root."""
-    package = Path(__file__).parents[1]
-    installed = package / "templates"
-    return installed if installed.is_dir() else package.parents[1] / "templates"
 
 
 def _finalize(value: Any) -> str:

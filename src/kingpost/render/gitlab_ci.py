@@ -13,9 +13,9 @@ from urllib.parse import urlsplit
 
 from kingpost.base.errors import InvalidInputError
 from kingpost.render import layout
-from kingpost.render.environment import templates
 from kingpost.render.nix_conf import settings, settings_text
 from kingpost.render.secret_files import ATTIC_TOKEN, secret_path, token_variable
+from kingpost.render.sources import templates
 from kingpost.render.yaml_text import yaml
 
 if TYPE_CHECKING:

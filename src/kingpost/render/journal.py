@@ -24,8 +24,10 @@ import json
 import os
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from kingpost.base.beside import beside
 from kingpost.base.errors import KingpostError
 from kingpost.render.confined import is_confined, write_at
 from kingpost.render.manifest import digest
@@ -44,8 +46,7 @@ _MANY: Final = 256
 """From so many files on, one sync of the whole file system is cheaper than one for each."""
 
 
-@dataclass(frozen=True, slots=True)
-class Step:
+class Step(NamedTuple):
     """One file.
 
     Attributes:
@@ -123,18 +124,25 @@ def _stage(directory: ConfinedDirectory, steps: Sequence[Step]) -> list[dict[str
     sync = len(steps) <= _MANY
     singly, folders = _new_folders(directory, steps)
     _refuse_mounts(directory, [*(step.path for step in singly if step.new is not None), *folders])
-    document: list[dict[str, Any]] = []
-    for path, inside in folders.items():
-        number = str(len(document))
-        _stage_folder(directory, f"{FOLDER}/{number}", path, inside, sync=sync)
-        document.append({"path": path, "old": None, "from": number, "folder": True})
-    with directory.opened(FOLDER) as staged:
+    document: list[dict[str, Any]] = [
+        {"path": path, "old": None, "from": str(number), "folder": True}
+        for number, path in enumerate(folders)
+    ]
+    here, there = _halves([_NewFolder(str(number), *folder) for number, folder in enumerate(folders.items())])
+    with (
+        beside(
+            partial(_stage_folders, directory, there, sync=sync), worth=bool(there) and not sync
+        ) as staged_there,
+        directory.opened(FOLDER) as staged,
+    ):
+        _stage_folders(directory, here, sync=sync)
         for step in singly:
             entry: dict[str, Any] = {"path": step.path, "old": step.old}
             if step.new is not None:
                 entry |= {"from": str(len(document)), "new": step.digest}
                 write_at(staged, entry["from"], step.new, sync=sync)
             document.append(entry)
+        staged_there()
     text = json.dumps({"schema": _SCHEMA, "steps": document})
     directory.write_new(_DRAFT, text.encode(), sync=sync)
     if not sync:
@@ -170,17 +178,45 @@ def _new_folders(
     return singly, found
 
 
-def _stage_folder(
-    directory: ConfinedDirectory, staged: str, path: str, inside: dict[str, list[Step]], *, sync: bool
-) -> None:
-    """Write a new folder with all that is in it, to be renamed to its place as one."""
-    for folder, steps in inside.items():
-        target = staged + folder[len(path) :]
-        directory.write_all(target, ((step.path, step.new or b"") for step in steps), sync=sync)
-    if sync:
-        above = {folder[:end] for folder in inside for end in _ends(folder) if end >= len(path)}
-        for folder in above:
-            directory.sync(staged + folder[len(path) :])
+@dataclass(frozen=True, slots=True)
+class _NewFolder:
+    """A folder that is not there yet: the name that it is staged under, its path, and the steps of each in it."""
+
+    number: str
+    path: str
+    inside: dict[str, list[Step]]
+
+    @property
+    def files(self) -> int:
+        return sum(len(steps) for steps in self.inside.values())
+
+
+def _halves(folders: Sequence[_NewFolder]) -> tuple[list[_NewFolder], list[_NewFolder]]:
+    """Share folders out so that both halves hold about as many files; the first is not empty unless both are."""
+    halves: tuple[list[_NewFolder], list[_NewFolder]] = ([], [])
+    files = [0, 0]
+    for folder in sorted(folders, key=lambda folder: -folder.files):
+        half = files.index(min(files))
+        halves[half].append(folder)
+        files[half] += folder.files
+    return halves
+
+
+def _stage_folders(directory: ConfinedDirectory, folders: Iterable[_NewFolder], *, sync: bool) -> None:
+    """Write new folders with all that is in them, each to be renamed to its place as one.
+
+    May be called again after it failed, or was killed in another process.
+    """
+    for new in folders:
+        staged = f"{FOLDER}/{new.number}"
+        directory.remove_tree(staged)
+        for folder, steps in new.inside.items():
+            target = staged + folder[len(new.path) :]
+            directory.write_all(target, ((step.path, step.new or b"") for step in steps), sync=sync)
+        if sync:
+            above = {folder[:end] for folder in new.inside for end in _ends(folder) if end >= len(new.path)}
+            for folder in above:
+                directory.sync(staged + folder[len(new.path) :])
 
 
 def _ends(folder: str) -> list[int]:

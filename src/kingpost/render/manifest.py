@@ -51,10 +51,8 @@ class Manifest:
         }
         document = json.dumps(head, indent=2)
         if self.files:  # json's own indentation is slow, and a fleet has many files
-            entries = (
-                f"    {json.dumps(path)}: {json.dumps(sha)}" for path, sha in sorted(self.files.items())
-            )
-            document = document.removesuffix("{}\n}") + "{\n" + ",\n".join(entries) + "\n  }\n}"
+            entries = json.dumps(dict(self.files), sort_keys=True, separators=(",\n    ", ": "))
+            document = document.removesuffix("{}\n}") + "{\n    " + entries[1:-1] + "\n  }\n}"
         return f"{document}\n".encode()
 
 

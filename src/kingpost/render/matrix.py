@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from kingpost.render.layout import MATRIX
 from kingpost.topology.places import Dialer
@@ -20,8 +19,7 @@ EVERYTHING: Final = 2000
 _DAEMONS: Final = ("attic", "cachix", "substituter", "bucket")
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
+class Row(NamedTuple):
     """One dialer, one service.
 
     Attributes:
@@ -47,7 +45,7 @@ class Row:
 
     def as_dict(self) -> dict[str, Any]:
         """Give the JSON form."""
-        return {**asdict(self), "needs": list(self.needs)}
+        return {**self._asdict(), "needs": list(self.needs)}
 
 
 def rows(
@@ -135,5 +133,7 @@ def markdown(found: Iterable[Row], platform: Platform) -> list[str]:
         address = f"`{row.url}`" if row.url else "**unreachable**"
         reason = row.reason if row.url else f"{row.reason}. Fix: {row.fix}"
         cells = [row.service, row.dialer, address, reason, "; ".join(row.needs)]
-        lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
+        if any("|" in cell for cell in cells):
+            cells = [cell.replace("|", "\\|") for cell in cells]
+        lines.append(f"| {' | '.join(cells)} |")
     return lines

@@ -6,10 +6,11 @@ import re
 from typing import TYPE_CHECKING, Final
 
 from kingpost.render import nix_buckets, nix_checks, nix_services, nix_system, nix_text
-from kingpost.render.environment import render, templates
+from kingpost.render.environment import render
 from kingpost.render.layout import MODULES as MODULES_FOLDER
 from kingpost.render.layout import host_directory
 from kingpost.render.nix_hosts import OnHost, by_host
+from kingpost.render.sources import templates
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

@@ -2,27 +2,26 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, TypeAlias
+from typing import TYPE_CHECKING, Final
 
 from kingpost import __version__
 from kingpost.base.beside import beside
 from kingpost.render import layout
-from kingpost.render.attic_config import render_attic
 from kingpost.render.audits import render_audits
-from kingpost.render.environment import templates
 from kingpost.render.gitlab_ci import render_pipelines
 from kingpost.render.kubernetes import render_clusters
 from kingpost.render.matrix import render_matrix
 from kingpost.render.nix_conf import render_contexts
-from kingpost.render.nix_files import render_nix
 from kingpost.render.runner_config import render_runners
+from kingpost.render.sources import templates
 from kingpost.render.tree import Tree
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterator
 
     from kingpost.topology.loader import Loaded
     from kingpost.topology.platform import Platform
@@ -30,21 +29,6 @@ if TYPE_CHECKING:
 _LAYERS: Final = ("base", "topology", "render")
 FLEET: Final = 50
 """From so many hosts on, a second process is worth its start."""
-
-_Renderer: TypeAlias = "Callable[[Platform], dict[str, str]]"
-
-
-_HERE: Final[tuple[_Renderer, ...]] = (
-    render_attic,
-    render_runners,
-    render_contexts,
-    render_pipelines,
-    render_clusters,
-    render_audits,
-    render_matrix,
-)
-_BESIDE: Final[tuple[_Renderer, ...]] = (render_nix,)
-"""What a second process renders of a fleet: about half of the work."""
 
 
 def render_site(platform: Platform) -> dict[str, str]:
@@ -54,17 +38,46 @@ def render_site(platform: Platform) -> dict[str, str]:
         platform: Of a topology that passes its checks.
 
     """
-    with beside(partial(_rendered, platform, _BESIDE), worth=len(platform.topology.hosts) >= FLEET) as others:
-        return _rendered(platform, _HERE) | others()
+    with rendering(platform) as rendered:
+        return rendered()
 
 
-def _rendered(platform: Platform, renderers: Iterable[_Renderer]) -> dict[str, str]:
-    return {path: text for render in renderers for path, text in render(platform).items()}
+@contextmanager
+def rendering(platform: Platform) -> Iterator[Callable[[], dict[str, str]]]:
+    """Begin to render a fleet on a second processor, for a `with` block that checks it meanwhile.
+
+    Gives a function that waits for every file, as `render_site` gives them; to be called, at most once, when the
+    topology has passed its checks.
+    """
+    with beside(partial(_through_templates, platform), worth=len(platform.topology.hosts) >= FLEET) as others:
+        yield lambda: {**_by_construction(platform), **others()}
 
 
-def site_tree(loaded: Loaded, platform: Platform) -> Tree:
-    """Give the whole tree, with what its manifest says about its origin."""
-    return Tree(render_site(platform), loaded.digest, __version__, inputs_of(loaded))
+def _through_templates(platform: Platform) -> dict[str, str]:
+    """Give a second process's share: as much work as the checks and the rest are.
+
+    What it imports, Jinja2 before all, only that process waits for.
+    """
+    from kingpost.render.attic_config import render_attic  # noqa: PLC0415
+    from kingpost.render.nix_files import render_nix  # noqa: PLC0415
+
+    return {**render_attic(platform), **render_nix(platform)}
+
+
+def _by_construction(platform: Platform) -> dict[str, str]:
+    return {
+        **render_runners(platform),
+        **render_contexts(platform),
+        **render_pipelines(platform),
+        **render_clusters(platform),
+        **render_audits(platform),
+        **render_matrix(platform),
+    }
+
+
+def site_tree(loaded: Loaded, files: dict[str, str], inputs: str) -> Tree:
+    """Give the whole tree, with what its manifest says about its origin; `inputs` as `inputs_of` gives it."""
+    return Tree(files, loaded.digest, __version__, inputs)
 
 
 def inputs_of(loaded: Loaded) -> str:

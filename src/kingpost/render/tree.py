@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from difflib import unified_diff
 from enum import StrEnum
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from kingpost.base.errors import KingpostError
 from kingpost.render import journal
@@ -29,8 +29,7 @@ class Change(StrEnum):
     REMOVE = "remove"
 
 
-@dataclass(frozen=True, slots=True)
-class FileChange:
+class FileChange(NamedTuple):
     """One file that differs.
 
     Attributes:
@@ -204,7 +203,7 @@ def _compare(
     unfinished: bool = False,
 ) -> Plan:
     wanted = {path: text.encode() for path, text in tree.files.items() if scope is None or scope(path)}
-    others = {path: text for path, text in tree.files.items() if path not in wanted}
+    others = {path: text for path, text in tree.files.items() if path not in wanted} if scope else {}
     known = manifest.files
     kept = {path: sha for path, sha in known.items() if scope is not None and not scope(path)}
     digests = {path: digest(content) for path, content in wanted.items()}

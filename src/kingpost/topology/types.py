@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import os
 import re
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 from typing import Annotated, Any, Final
@@ -16,6 +17,10 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from kingpost.base.units import parse_duration, parse_size
+
+# A plugin of pydantic's that happens to be installed would see all that a topology holds; and looking for one, among
+# every installed distribution, takes longer than reading a topology.
+os.environ["PYDANTIC_DISABLE_PLUGINS"] = "__all__"
 
 
 class Model(BaseModel):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from kingpost.base.units import format_size
-from kingpost.topology.budget import cluster_budget, host_budget
+from kingpost.topology.budget import cluster_budget
 from kingpost.topology.checks.registry import Example, Finding, Path, check
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def _sum(budget: Budget) -> str:
 def host_memory(scene: Scene) -> Iterator[Finding]:
     """Find hosts whose limits, without their runners' jobs, exceed their memory."""
     for name in scene.topology.hosts:
-        budget = host_budget(scene.topology, name)
+        budget = scene.host_budgets[name]
         jobs = sum(item.size for item in budget.items if _is_runner(item))
         if budget.left + jobs < 0:
             yield Finding(
@@ -71,7 +71,7 @@ def runner_memory(scene: Scene) -> Iterator[Finding]:
     """Find runners whose jobs together exceed what the rest leaves; of several the one that wants most."""
     topology = scene.topology
     places: list[tuple[str, Budget | None]] = [
-        *((name, host_budget(topology, name)) for name in topology.hosts),
+        *scene.host_budgets.items(),
         *((name, cluster_budget(topology, name)) for name in topology.clusters),
     ]
     for place, budget in places:

@@ -42,8 +42,14 @@ def overlaps(scene: Scene) -> Iterator[Finding]:
         for (beside, one, first), (path, other, second) in combinations(ranges, 2):
             if beside[:3] == path[:3] == ("hosts", name, "docker"):
                 continue  # KP-NET-POOL-OVERLAP
-            if min(first.prefixlen, second.prefixlen) > 0 and first.overlaps(second):
+            if min(first.prefixlen, second.prefixlen) > 0 and _overlap(first, second):
                 yield Finding(path, f"on {name}, {other} {second} overlaps {one} {first}")
+
+
+def _overlap(one: IPv4Network, other: IPv4Network) -> bool:
+    """Tell whether one range is inside the other; ipaddress's own answer takes ten times as long."""
+    host_bits = 32 - min(one.prefixlen, other.prefixlen)
+    return int(one.network_address) >> host_bits == int(other.network_address) >> host_bits
 
 
 def _attached(topology: Topology, host: Host) -> Iterator[tuple[Path, str, IPv4Network]]:
@@ -80,7 +86,7 @@ def pool_overlaps(scene: Scene) -> Iterator[Finding]:
     """Find overlaps within one Docker engine (moby daemon/libnetwork/ipams/defaultipam/address_space.go)."""
     for name, host in scene.topology.hosts.items():
         for (_, one, first), (path, other, second) in combinations(_docker(name, host), 2):
-            if first.overlaps(second):
+            if _overlap(first, second):
                 yield Finding(path, f"on {name}, {other} {second} overlaps {one} {first}")
 
 

@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 
 from kingpost.topology.checks.binds import table
 from kingpost.topology.checks.registry import Example, Finding, Path, Stage, check
+from kingpost.topology.model import DOCKER
 from kingpost.topology.places import ClusterSocket, Dialer, External
 
 if TYPE_CHECKING:
@@ -74,9 +75,13 @@ def loopback(scene: Scene) -> Iterator[Finding]:
     """Find hand-written loopback addresses that are dialled from a container, a pod or several hosts."""
     platform = scene.platform
     dialed: dict[str, dict[Namespace, list[str]]] = {}
-    for need in platform.needs:
-        location = platform.services[need.service].location
-        if isinstance(location, External) and _own_namespace(location.url):
+    by_loopback = {
+        ref
+        for ref, service in platform.services.items()
+        if isinstance(service.location, External) and _own_namespace(service.location.url)
+    }
+    for need in platform.needs if by_loopback else ():
+        if need.service in by_loopback:
             namespace = platform.contexts[need.context].namespace(need.dialer)
             dialed.setdefault(need.service, {}).setdefault(namespace, []).append(need.context)
     for ref, namespaces in dialed.items():
@@ -127,17 +132,13 @@ def by_hand(scene: Scene) -> Iterator[Finding]:
     """Find URLs of other people's services that are a declared listener's; a tunnel's end works as it is."""
     platform = scene.platform
     listeners = {(listener.host, listener.port): ref for ref, listener in platform.listeners.items()}
-    callers: dict[str, set[Namespace]] = {}
-    for need in platform.needs:
-        namespace = platform.contexts[need.context].namespace(need.dialer)
-        callers.setdefault(need.service, set()).add(namespace)
-    for ref, namespaces in callers.items():
+    for ref in dict.fromkeys(need.service for need in platform.needs):
         service = platform.services[ref]
         if not isinstance(service.location, External):
             continue
         url = service.location.url
         host = _host_of(scene, url)
-        if host is None and _own_namespace(url) and len(namespaces) == 1:
+        if host is None and _own_namespace(url) and len(namespaces := _dialers(scene, ref)) == 1:
             (namespace,) = namespaces
             host = namespace.owner if namespace.kind == "host" else None
         parts = urlsplit(url)
@@ -148,6 +149,16 @@ def by_hand(scene: Scene) -> Iterator[Finding]:
                 f"the URL of {ref} is {listener} on {host}, written by hand",
                 fix=_instead(scene, listener, url),
             )
+
+
+def _dialers(scene: Scene, service: str) -> set[Namespace]:
+    """Give the namespaces that a service is dialled from."""
+    contexts = scene.platform.contexts
+    return {
+        contexts[need.context].namespace(need.dialer)
+        for need in scene.platform.needs
+        if need.service == service
+    }
 
 
 def _instead(scene: Scene, listener: str, url: str) -> str:
@@ -164,8 +175,8 @@ def _instead(scene: Scene, listener: str, url: str) -> str:
 def _host_of(scene: Scene, url: str) -> str | None:
     """Give the declared host that a URL's address is of."""
     name = urlsplit(url).hostname or ""
-    for host, declared in scene.topology.hosts.items():
-        if any(str(address.ip) == name for address in declared.addresses.values()):
+    for host, network in scene.topology.owners.get(name, ()):
+        if network != DOCKER and str(scene.topology.hosts[host].addresses[network].ip) == name:
             return host
     return None
 

@@ -7,12 +7,14 @@ from difflib import get_close_matches
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from kingpost.topology.budget import host_budget
 from kingpost.topology.names import all_caches
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from datetime import date
 
+    from kingpost.topology.budget import Budget
     from kingpost.topology.checks.registry import Path
     from kingpost.topology.ci import Push
     from kingpost.topology.hosts import Placement
@@ -79,9 +81,16 @@ class Scene:
                     yield ("pipelines", name, "push", index), name, push
 
     @cached_property
+    def host_budgets(self) -> dict[str, Budget]:
+        """Give every host's budget."""
+        return {name: host_budget(self.topology, name) for name in self.topology.hosts}
+
+    @cached_property
     def texts(self) -> list[tuple[Path, str]]:
         """Give every text that was written, with its path."""
-        return list(_texts(self.topology.model_dump(mode="json", by_alias=True, exclude_unset=True), ()))
+        found: list[tuple[Path, str]] = []
+        _collect(self.topology.model_dump(mode="json", by_alias=True, exclude_unset=True), (), found)
+        return found
 
     @cached_property
     def reads(self) -> dict[CacheRef, Path]:
@@ -122,15 +131,14 @@ class Scene:
         return found.host if found else None
 
 
-def _texts(value: Any, path: Path) -> Iterator[tuple[Path, str]]:
-    if isinstance(value, str):
-        yield path, value
-    elif isinstance(value, dict):
-        for key, inner in value.items():
-            yield from _texts(inner, (*path, key))
-    elif isinstance(value, list):
-        for index, inner in enumerate(value):
-            yield from _texts(inner, (*path, index))
+def _collect(value: Any, path: Path, found: list[tuple[Path, str]]) -> None:
+    """Add every text in a value to those found."""
+    items = value.items() if isinstance(value, dict) else enumerate(value)
+    for key, inner in items:
+        if isinstance(inner, str):
+            found.append(((*path, key), inner))
+        elif isinstance(inner, (dict, list)):
+            _collect(inner, (*path, key), found)
 
 
 def hint(word: str, known: Iterable[str], what: str) -> str:

@@ -13,6 +13,8 @@ from kingpost.base.errors import KingpostError
 def write_atomically(path: Path, text: str, *, mode: int = 0o644) -> None:
     """Write a text file under a temporary name beside its place, then rename it there.
 
+    What is no file (`/dev/stdout`, a pipe, a terminal) is written to and stays what it is.
+
     Args:
         path: Where it goes; its directory must exist.
         text: The content, written as UTF-8.
@@ -24,6 +26,10 @@ def write_atomically(path: Path, text: str, *, mode: int = 0o644) -> None:
     """
     temporary = ""
     try:
+        if _is_stream(path):
+            with path.open("a", encoding="utf-8") as stream:
+                stream.write(text)
+            return
         descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
         with os.fdopen(descriptor, "w", encoding="utf-8") as file:
             os.fchmod(file.fileno(), mode)
@@ -40,3 +46,8 @@ def write_atomically(path: Path, text: str, *, mode: int = 0o644) -> None:
             where=str(path),
             fix="name a file in a directory that exists and that you may write to",
         ) from error
+
+
+def _is_stream(path: Path) -> bool:
+    """Tell a device, pipe or socket, or a name for an open one, from a file."""
+    return path.is_char_device() or path.is_fifo() or path.absolute().parts[1:2] in (("dev",), ("proc",))

@@ -102,24 +102,45 @@ class Ledger:
     def start(self, command: str) -> int:
         """Record that a command began; gives the run's id."""
         row = {"command": command, "started": now(), "host": socket.gethostname(), "version": __version__}
-        return int(cast("int", self.table("runs").insert(row).last_pk))
+        with self._writing():
+            return int(cast("int", self.table("runs").insert(row).last_pk))
 
     def add(self, run: int, verdicts: Iterable[Verdict]) -> None:
-        """Append verdicts to a run, in one transaction per call."""
+        """Append verdicts to a run, in one transaction per call.
+
+        Raises:
+            CannotLookError: They cannot be written: the disk is full, for example.
+
+        """
         seen = now()
-        self.table("verdicts").insert_all(
-            {
-                "run": run,
-                **{k: v for k, v in verdict.as_dict().items() if k != "evidence"},
-                "evidence": json.dumps(verdict.as_dict()["evidence"], sort_keys=True),
-                "seen": seen,
-            }
-            for verdict in verdicts
-        )
+        with self._writing():
+            self.table("verdicts").insert_all(
+                {
+                    "run": run,
+                    **{k: v for k, v in verdict.as_dict().items() if k != "evidence"},
+                    "evidence": json.dumps(verdict.as_dict()["evidence"], sort_keys=True),
+                    "seen": seen,
+                }
+                for verdict in verdicts
+            )
 
     def finish(self, run: int, exit_code: int) -> None:
         """Record how a command ended. A run without an end was killed."""
-        self.table("runs").update(run, {"finished": now(), "exit_code": exit_code})
+        with self._writing():
+            self.table("runs").update(run, {"finished": now(), "exit_code": exit_code})
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        import sqlite3  # noqa: PLC0415 - keeps `kingpost --version` light
+
+        try:
+            yield
+        except sqlite3.Error as error:
+            raise CannotLookError(
+                f"the ledger cannot be written: {error}",
+                where=str(self.path),
+                fix="make room there, or name another file with --ledger or KINGPOST_LEDGER",
+            ) from error
 
     def history(self, subject: str = "", code: str = "", limit: int = 100) -> Iterator[dict[str, Any]]:
         """Give verdicts, newest first, whose subject contains `subject` and whose code is `code`."""

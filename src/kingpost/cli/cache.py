@@ -248,5 +248,6 @@ def _note(counted: dict[str, Any], listed: int) -> str:
 
     paths, seconds = counted["paths"], counted["seconds"]
     part = f" of {listed}" if listed > paths else ""
-    speed = f" at {counted['nar_bytes'] / 1e6 / seconds:.0f} MB/s" if seconds and counted["nar_bytes"] else ""
+    rate = counted["nar_bytes"] / 1e6 / seconds if seconds else 0.0
+    speed = f" at {rate:.0f} MB/s" if rate >= 1 else ""
     return f"{paths}{part} paths, {approximate_size(counted['nar_bytes'])} of NAR in {seconds:.2g} s{speed}"

@@ -18,6 +18,7 @@ A command that runs for long records as it goes, so that a kill loses nothing:
 from __future__ import annotations
 
 import json
+import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -63,8 +64,8 @@ class Outputs:
 class Recorder:
     """One run in the ledger. A run without an end was killed.
 
-    A ledger that was named must open; the default one may fail to, which is said once on stderr, since an
-    observation is worth more than its record.
+    A ledger that was named must open. Whatever else fails is said once on stderr, since an observation is worth more
+    than its record.
     """
 
     def __init__(self, command: str, outputs: Outputs) -> None:
@@ -79,18 +80,30 @@ class Recorder:
         except CannotLookError as error:
             if outputs.ledger is not None:
                 raise
-            print(f"kingpost: warning: not recorded: {error}", file=sys.stderr)
+            self._give_up(error)
 
     def add(self, verdicts: Iterable[Verdict]) -> None:
         """Append verdicts, in one transaction."""
         if self.ledger is not None:
-            self.ledger.add(self._run, verdicts)
+            try:
+                self.ledger.add(self._run, verdicts)
+            except CannotLookError as error:
+                self._give_up(error)
 
     def end(self, code: int) -> None:
         """Record the exit code."""
         if self.ledger is not None and not self._ended:
-            self.ledger.finish(self._run, code)
             self._ended = True
+            try:
+                self.ledger.finish(self._run, code)
+            except CannotLookError as error:
+                self._give_up(error)
+
+    def _give_up(self, error: CannotLookError) -> None:
+        print(f"kingpost: warning: not recorded: {error}", file=sys.stderr)
+        if self.ledger is not None:
+            self.ledger.close()
+            self.ledger = None
 
     def __enter__(self) -> Self:
         return self
@@ -123,19 +136,24 @@ def finish(
 
     """
     code = exit_code(verdicts)
-    if outputs.json:
-        print(json.dumps(report(command, verdicts, **extra), indent=2))
-    else:
-        from kingpost.report import terminal
-
-        terminal.show(verdicts, sys.stdout, note=note)
-    write_files(command, verdicts, outputs)
     if recorder is not None:
         recorder.end(code)
     else:
         with Recorder(command, outputs) as own:
             own.add(verdicts)
             own.end(code)
+    try:
+        if outputs.json:
+            print(json.dumps(report(command, verdicts, **extra), indent=2), flush=True)
+        else:
+            from kingpost.report import terminal
+
+            terminal.show(verdicts, sys.stdout, note=note)
+            sys.stdout.flush()
+    except BrokenPipeError:  # the reader of our pipe has gone (`| head`), and may still want the exit code
+        sys.stdout = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115 - until the end
+    finally:
+        write_files(command, verdicts, outputs)
     return code
 
 

@@ -57,11 +57,11 @@ def client_toml(platform: Platform, context: Context) -> str | None:
     pushes = pushes_from(platform, context.runner)
     servers = []
     for name in _servers(platform, context, pushes):
-        route = platform.route(context.id, Dialer.CLIENT, f"attic:{name}")
-        if route.url is not None:
+        url = platform.url(context.id, Dialer.CLIENT, f"attic:{name}")
+        if url is not None:
             secret = token_secret(platform, pushes, name)
             path = secret_path(secret, platform.topology.secrets[secret]) if secret else None
-            servers.append((name, f"{route.url}/", path))
+            servers.append((name, f"{url}/", path))
     if not servers:
         return None
     said = f"Attic's client in {context.id}, rendered by kingpost: change the topology instead."

@@ -137,7 +137,7 @@ def env(platform: Platform, context: Context, services: list[str]) -> str:
     if context.kind in {"docker", "pod"} and not context.own_store:
         values["NIX_REMOTE"] = "daemon"
     for service in services:
-        url = platform.route(context.id, Dialer.CLIENT, service).url
+        url = platform.url(context.id, Dialer.CLIENT, service)
         if url:
             values[_variable(f"KINGPOST_URL_{service}", values)] = url
     head = f"# Environment of {context.id}, rendered by kingpost: change the topology instead.\n"

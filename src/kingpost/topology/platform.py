@@ -171,6 +171,12 @@ class Platform:
             found = self._routes[key] = self._new_route(self.contexts[context], dialer, service)
         return found
 
+    def url(self, context: str, dialer: Dialer, service: str) -> str | None:
+        """Give the base URL of a route alone, which a fleet's renderers ask for most; None when there is no way."""
+        namespace = self.contexts[context].namespace(dialer)
+        same = self._reached.get((self._alike(namespace, service), service))
+        return same.url if same else self.route(context, dialer, service).url
+
     def _new_route(self, context: Context, dialer: Dialer, service: str) -> Route:
         """Give a route; all that are alike and reach a service do so in the same way."""
         namespace = context.namespace(dialer)
@@ -332,11 +338,11 @@ class Platform:
     def _called_urls(self, service: str) -> Iterator[str]:
         """Give every URL at which any context reaches a service: all its callers, and who else may."""
         for need in self._callers.get(service, ()):
-            if url := self.route(need.context, need.dialer, service).url:
+            if url := self.url(need.context, need.dialer, service):
                 yield url
         listener = self.listeners.get(service)
         if listener:
             for context in self.contexts_on(listener.host):
                 for dialer in Dialer:
-                    if url := self.route(context.id, dialer, service).url:
+                    if url := self.url(context.id, dialer, service):
                         yield url

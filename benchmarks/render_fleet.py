@@ -2,11 +2,11 @@
 
     benchmarks/render_fleet.py [HOSTS]     default: 1000
 
-The peer renders the same files with Jinja2 alone: a process starts, imports Jinja2 and compiles the templates; then
-every file's context is ready in memory and is rendered, and nothing is written. Where kingpost uses a template the
-peer uses the same one; where kingpost writes a format by construction (TOML, YAML, nix.conf, Markdown) the peer's
-template loops over the finished lines. kingpost is measured as a process, from its start to its end, with all that
-the peer need not do: import, load, check, derive, render, and write so that a kill leaves the old tree or the new.
+The peer renders the same files with Jinja2 alone (see `_peer.py`): a process starts, imports Jinja2 and compiles the
+templates; then every file's context is ready in memory and is rendered, and nothing is written. kingpost is measured as
+a process, from its start to its end, with all that the peer need not do: import, load, check, derive, render, and write
+so that a kill leaves the old tree or the new. A second peer has less to do than any template: where kingpost writes a
+format by construction (TOML, YAML, nix.conf, Markdown) it is handed the finished lines and only joins them.
 
 A fleet is rendered in two processes, so both kinds of seconds are printed: those on the clock, which the bound of 3
 is held against and which need two processors that are free, and the processors' together, which have no bound and
@@ -30,10 +30,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from _fleet import fleet
-from jinja2 import Environment, Template
+from _peer import Ready, contexts, finished
 
 from kingpost.render.environment import environment
 from kingpost.render.sources import templates
+from kingpost.topology.loader import load
+from kingpost.topology.platform import Platform
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -42,10 +44,6 @@ MEMORY = Path("/dev/shm")
 COMPILED = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
 RUNS = int(os.environ.get("KINGPOST_RUNS", "5"))
 STARTS = 20
-LINES = Environment(autoescape=False, keep_trailing_newline=True).from_string(
-    "{% for line in lines %}{{ line }}{% endfor %}"
-)
-
 
 COMPILE = """
 import sys
@@ -98,32 +96,7 @@ def generate(topology: Path, output: Path) -> Process:
     return Process(sys.executable, "-m", "kingpost", "generate", topology, "-o", output)
 
 
-def contexts(topology: Path) -> dict[str, tuple[Template, dict[str, object]]]:
-    """Give each file's template and its context, by the file's path."""
-    from kingpost.render.site import render_site
-    from kingpost.topology.loader import load
-    from kingpost.topology.platform import Platform
-
-    made: dict[str, tuple[Template, dict[str, object]]] = {}
-    render = Template.render
-
-    def recorded(template: Template, *arguments, **values):
-        text = render(template, *arguments, **values)
-        made[text] = (template, dict(*arguments, **values))
-        return text
-
-    Template.render = recorded
-    try:
-        files = render_site(Platform(load(topology).topology))
-    finally:
-        Template.render = render
-    return {
-        path: made.get(text) or (LINES, {"lines": text.splitlines(keepends=True)})
-        for path, text in files.items()
-    }
-
-
-def peer(ready: dict[str, tuple[Template, dict[str, object]]], output: Path) -> tuple[Seconds, Seconds]:
+def peer(ready: Ready, output: Path) -> tuple[Seconds, Seconds]:
     """Render and write every file; give the seconds of rendering alone, and of both."""
     before = Seconds.now()
     texts = {path: template.render(values) for path, (template, values) in ready.items()}
@@ -159,20 +132,22 @@ def main() -> int:
             topologies[size] = root / f"{size}.toml"
             topologies[size].write_text(fleet(size))
 
-        ready = contexts(topologies[hosts])
-        compiling, fresh, again, double, rendering, writing = [], [], [], [], [], []
+        ready = contexts(Platform(load(topologies[hosts]).topology))
+        handed = finished(ready)
+        compiling, fresh, again, double, rendering, writing, joining = [], [], [], [], [], [], []
         for run in range(RUNS):
-            one, two, by_peer = (root / f"{name}{run}" for name in ("one", "two", "peer"))
+            one, two, by_peer, by_other = (root / f"{name}{run}" for name in ("one", "two", "peer", "other"))
             compiling += [
                 Process(sys.executable, "-c", COMPILE, templates(), *environment().filters).seconds
                 for _ in range(STARTS // RUNS + 1)
             ]
             for figures, seconds in zip((rendering, writing), peer(ready, by_peer), strict=True):
                 figures.append(seconds)
+            joining.append(peer(handed, by_other)[0])
             fresh.append(generate(topologies[hosts], one))
             again.append(generate(topologies[hosts], one))
             double.append(generate(topologies[2 * hosts], two))
-            for tree in (one, two, by_peer):
+            for tree in (one, two, by_peer, by_other):
                 shutil.rmtree(tree)
         first, second, twice = (
             Seconds.least(process.seconds for process in runs) for runs in (fresh, again, double)
@@ -180,11 +155,15 @@ def main() -> int:
         start = Seconds.least(compiling)
         alone = start + Seconds.least(rendering)
         both = start + Seconds.least(writing)
+        joined = start + Seconds.least(joining)
         print(f"{hosts} hosts, {len(ready)} files")
         report.line("peer: Jinja2 alone, every context ready, nothing written", alone.clock, " s")
         report.line("generate, the whole process", first.clock, " s")
         report.line("generate / peer, on the clock", first.clock / alone.clock, "x", bound=3)
         report.line("generate / peer, processor time", first.processor / alone.processor, "x")
+        report.line(
+            "generate / a peer that is handed finished lines, on the clock", first.clock / joined.clock, "x"
+        )
         report.line(
             "generate / a peer that also writes, processor time", first.processor / both.processor, "x"
         )

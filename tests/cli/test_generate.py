@@ -1,12 +1,15 @@
 """The commands about a topology, as a user types them."""
 
 import json
+import os
 import tomllib
 from pathlib import Path
 
 import jsonschema
 import pytest
+from benchmarks._fleet import fleet
 
+from kingpost.base import beside
 from kingpost.cli.main import main
 from kingpost.topology.checks import run_checks
 from kingpost.topology.loader import load
@@ -28,6 +31,18 @@ def change(here: Path, old: str, new: str) -> None:
     path = here / "topology.toml"
     assert old in path.read_text()
     path.write_text(path.read_text().replace(old, new))
+
+
+def test_a_fleet_that_is_refused_leaves_no_process_and_no_file(tmp_path, capsys, monkeypatch):
+    """It is rendered by a second process while it is checked."""
+    monkeypatch.setattr(beside, "_processors", lambda: 2)
+    topology = tmp_path / "topology.toml"
+    topology.write_text(fleet(50).replace('memory_max = "8GiB"', 'memory_max = "64GiB"', 1))
+    assert main(["generate", str(topology), "-o", str(tmp_path / "out")]) == 2
+    assert "KP-MEM-HOST" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+    with pytest.raises(ChildProcessError):
+        os.waitpid(-1, os.WNOHANG)
 
 
 def test_generates_into_generated_and_says_what(here, capsys):

@@ -189,26 +189,6 @@ def test_hash_parts_at_the_edges_of_pieces(tmp_path):
     assert nar.hash_parts(place, {part}) == {part}
 
 
-@pytest.mark.parametrize("workers", [1, 3])
-def test_contents_are_checked_by_any_number_of_processes(tmp_path, workers):
-    tasks = []
-    for number in range(200):
-        place = tmp_path / str(number)
-        place.write_text(str(number))
-        digest = nar.digest(place)
-        wrong = number % 50 == 7
-        tasks.append(
-            contents.Task(
-                number, os.fsencode(place), "sha256:no" if wrong else digest.nar_hash, digest.nar_size
-            )
-        )
-    tasks.append(contents.Task(999, os.fsencode(tmp_path / "gone"), "sha256:x", 1))
-    done = []
-    wrong = contents.check(tasks, lambda paths, size: done.append((paths, size)), workers)
-    assert sorted(item.key for item in wrong) == [7, 57, 107, 157, 999]
-    assert sum(paths for paths, _ in done) == len(tasks)
-
-
 def test_a_file_in_gcroots_is_a_root_and_loops_are_none(paper):
     (paper.state / "gcroots" / os.path.basename(path_of("e"))).touch()
     (paper.state / "gcroots/loop").symlink_to("loop")

@@ -1,33 +1,34 @@
 """Hash every registered path, with every core and a full queue for the disk.
 
 Reading many small files is work for Python itself, so processes share it, not threads. They are forked, so that
-nothing has to be sent to them but numbers; each takes the next batch from a pipe when it is done with one.
+nothing has to be sent to them but numbers; each takes the next batch from a pipe when it is done with one. While
+everything is in memory there is one a core; once one had to wait for the disk there are many.
 """
 # Descriptors, not pathlib: pipes and paths of bytes.
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import select
 import sys
 import warnings
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Callable
+from resource import RUSAGE_SELF, getrusage
+from typing import TYPE_CHECKING, Any, Callable, NamedTuple
 
 from . import nar
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Iterator, Sequence
 
 _WORKERS_A_CORE = 8
-_BATCH_PATHS = 64
-_BATCH_BYTES = 32 << 20
-_MOST_TEXT = 400  # of an error, so that one line of a pipe stays one write
+_MOST_WAITING = 64  # no disk is faster for more, and each takes a descriptor
+_BATCH_PATHS = 32
+_BATCH_BYTES = 8 << 20
 
 
-@dataclass(frozen=True)
-class Task:
+class Task(NamedTuple):
     """A path to hash: its number in the database (or any other), its place, what it should come to.
 
     Attributes:
@@ -44,8 +45,7 @@ class Task:
     nar_size: int
 
 
-@dataclass(frozen=True)
-class Wrong:
+class Wrong(NamedTuple):
     """What is wrong with a path: either an error, or what it came to instead."""
 
     key: int
@@ -73,14 +73,15 @@ def check(
     Args:
         tasks: What to hash, in the order in which it is best read.
         advance: Called with the number of paths and of bytes done since the last call.
-        workers: Processes; by default eight a core, since on a cold cache most of them wait for the disk.
+        workers: Most processes; by default up to eight a core, since on a cold cache most wait for the disk.
 
     """
     batches = _batches(tasks)
-    count = min(workers or _WORKERS_A_CORE * len(os.sched_getaffinity(0)), len(batches))
-    if count <= 1:
+    cores = len(os.sched_getaffinity(0))
+    most = min(workers or max(cores, min(_WORKERS_A_CORE * cores, _MOST_WAITING)), len(batches))
+    if most <= 1:
         return _alone(tasks, batches, advance)
-    return _forked(tasks, batches, advance, count)
+    return _shared(tasks, batches, advance, min(cores, most), most)
 
 
 def _batches(tasks: Sequence[Task]) -> list[tuple[int, int]]:
@@ -103,113 +104,131 @@ def _alone(
 ) -> list[Wrong]:
     wrong = []
     for start, end in batches:
-        done = 0
-        for task in tasks[start:end]:
-            found, size = _check_one(task)
-            done += size
-            if found:
-                wrong.append(found)
-        advance(end - start, done)
+        found, size = _check_batch(tasks[start:end])
+        wrong += found
+        advance(end - start, size)
     return wrong
 
 
-def _check_one(task: Task) -> tuple[Wrong | None, int]:
-    try:
-        digest = nar.digest(task.place)
-    except (OSError, nar.NotArchivableError) as error:
-        return Wrong(task.key, error=str(error)[:_MOST_TEXT]), 0
-    if digest.nar_hash == task.nar_hash and task.nar_size in (0, digest.nar_size):
-        return None, digest.nar_size
-    return Wrong(task.key, nar_hash=digest.nar_hash, nar_size=digest.nar_size), digest.nar_size
+def _check_batch(tasks: Sequence[Task]) -> tuple[list[Wrong], int]:
+    """Give what is wrong with some paths, and how many bytes were hashed."""
+    wrong, size = [], 0
+    for task in tasks:
+        try:
+            digest = nar.digest(task.place)
+        except (OSError, nar.NotArchivableError) as error:
+            wrong.append(Wrong(task.key, error=str(error)))
+            continue
+        size += digest.nar_size
+        if digest.nar_hash != task.nar_hash or task.nar_size not in (0, digest.nar_size):
+            wrong.append(Wrong(task.key, nar_hash=digest.nar_hash, nar_size=digest.nar_size))
+    return wrong, size
 
 
-def _forked(
+def _shared(
     tasks: Sequence[Task],
     batches: list[tuple[int, int]],
     advance: Callable[[int, int], None],
-    count: int,
+    first: int,
+    most: int,
 ) -> list[Wrong]:
-    """Share the batches among `count` processes."""
-    work_out, work_in = os.pipe()
-    result_out, result_in = os.pipe()
+    """Share the batches among `first` processes, or `most` of them once one had to wait for the disk."""
     sys.stdout.flush()
     sys.stderr.flush()
-    children = []
+    wrong: list[Wrong] = []
+    crew = _Crew(tasks, batches)
     try:
-        for _ in range(count):
+        crew.grow(first)
+        for paths, size, waited, found in crew.reports():
+            if waited:
+                crew.grow(most)
+            wrong += [Wrong(*fields) for fields in found]
+            advance(paths, size)
+    finally:
+        status = crew.dismiss()
+    if status:
+        raise OSError(f"a process that hashed paths ended early (status {status})")
+    return wrong
+
+
+class _Crew:
+    """Processes that take the numbers of batches from one pipe; each reports through a pipe of its own."""
+
+    def __init__(self, tasks: Sequence[Task], batches: Sequence[tuple[int, int]]) -> None:
+        self._tasks, self._batches = tasks, batches
+        self._children: list[int] = []
+        self._reports: dict[int, bytes] = {}  # a descriptor to read: the beginning of a line
+        self._take, self._give = os.pipe()
+        os.set_blocking(self._give, False)
+        self._given = 0
+        self._hand_out()  # before the first is there, so that it starts at once
+
+    def grow(self, size: int) -> None:
+        """Fork processes until there have been so many."""
+        while len(self._children) < size:
+            results, report = os.pipe()
             with warnings.catch_warnings():
                 # Python 3.12 warns of a fork beside threads: the child takes no lock, hashes and ends.
                 warnings.simplefilter("ignore", DeprecationWarning)
                 child = os.fork()
             if not child:
-                _work(tasks, batches, work_out, result_in, (work_in, result_out))
-            children.append(child)
-        os.close(work_out)
-        os.close(result_in)
-        work_out = result_in = -1
-        feed, work_in = work_in, -1
-        wrong = _serve(len(batches), feed, result_out, advance)
-    finally:
-        for fd in (work_out, work_in, result_out, result_in):
-            if fd >= 0:
-                os.close(fd)
-        failed = [os.waitpid(child, 0)[1] for child in children]
-    if any(failed):
-        raise OSError(f"a process that hashed paths ended early (status {max(failed)})")
-    return wrong
+                self._work(report, (self._give, results, *self._reports))
+            self._children.append(child)
+            self._reports[results] = b""
+            os.close(report)
+
+    def _work(self, report: int, others: Collection[int]) -> None:
+        """Be a child: take batches until there are no more. Never returns."""
+        status = 1
+        try:
+            gc.disable()  # a collection would write to every object that is shared with the parent
+            _close(others)
+            while True:
+                number = os.read(self._take, 4)
+                if not number:
+                    break
+                start, end = self._batches[int.from_bytes(number, "little")]
+                waits = getrusage(RUSAGE_SELF).ru_nvcsw  # how often it gave the processor away to wait
+                wrong, size = _check_batch(self._tasks[start:end])
+                waited = getrusage(RUSAGE_SELF).ru_nvcsw > waits
+                os.write(report, json.dumps([end - start, size, waited, wrong]).encode() + b"\n")
+            status = 0
+        finally:
+            os._exit(status)
+
+    def _hand_out(self) -> None:
+        """Write as many numbers as the pipe takes, and close it behind the last one."""
+        try:
+            while self._given < len(self._batches):
+                os.write(self._give, self._given.to_bytes(4, "little"))
+                self._given += 1
+        except BlockingIOError:
+            return
+        _close([self._give])
+        self._give = -1
+
+    def reports(self) -> Iterator[tuple[int, int, bool, list[Any]]]:
+        """Give, for each batch: its paths, its bytes, whether the disk was waited for, and what is wrong."""
+        while self._reports:
+            to_give = [self._give] if self._give >= 0 else []
+            ready, free, _ = select.select([*self._reports], to_give, [])
+            if free:
+                self._hand_out()
+            for fd in ready:
+                data = os.read(fd, 1 << 16)
+                *lines, self._reports[fd] = (self._reports[fd] + data).split(b"\n")
+                yield from map(json.loads, lines)
+                if not data:
+                    del self._reports[fd]
+                    _close([fd])
+
+    def dismiss(self) -> int:
+        """Let all end after the batch that they are at; give the worst status of any."""
+        _close([self._take, self._give, *self._reports])
+        return max((os.waitpid(child, 0)[1] for child in self._children), default=0)
 
 
-def _work(
-    tasks: Sequence[Task], batches: list[tuple[int, int]], work: int, results: int, others: tuple[int, int]
-) -> None:
-    """Be a child: take numbers of batches until there are no more. Never returns."""
-    status = 1
-    try:
-        for fd in others:
+def _close(descriptors: Collection[int]) -> None:
+    for fd in descriptors:
+        if fd >= 0:
             os.close(fd)
-        while True:
-            number = os.read(work, 4)
-            if not number:
-                break
-            start, end = batches[int.from_bytes(number, "little")]
-            done = 0
-            for task in tasks[start:end]:
-                found, size = _check_one(task)
-                done += size
-                if found:
-                    line = json.dumps([found.key, found.error, found.nar_hash, found.nar_size])
-                    os.write(results, line.encode() + b"\n")
-            os.write(results, f"{end - start} {done}\n".encode())
-        status = 0
-    finally:
-        os._exit(status)
-
-
-def _serve(batches: int, work: int, results: int, advance: Callable[[int, int], None]) -> list[Wrong]:
-    """Hand out batches and collect what is wrong, until the children have closed their end."""
-    wrong: list[Wrong] = []
-    given = 0
-    rest = b""
-    os.set_blocking(work, False)
-    while True:
-        ready, free, _ = select.select([results], [work] if given < batches else [], [])
-        if free:
-            try:
-                while given < batches:
-                    os.write(work, given.to_bytes(4, "little"))
-                    given += 1
-            except BlockingIOError:
-                pass
-            if given == batches:
-                os.close(work)
-        if ready:
-            data = os.read(results, 1 << 16)
-            if not data:
-                return wrong
-            *lines, rest = (rest + data).split(b"\n")
-            for line in lines:
-                if line.startswith(b"["):
-                    wrong.append(Wrong(*json.loads(line)))
-                else:
-                    paths, size = line.split()
-                    advance(int(paths), int(size))

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
+import time
+from pathlib import Path
 
 import pytest
 
@@ -82,3 +85,22 @@ def test_a_ledger_that_fills_up_does_not_lose_what_was_found(tmp_path):
     assert "warning: not recorded" in done.stderr
     assert "database or disk is full" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_an_interrupted_command_says_so(tmp_path):
+    """And reading what has no end, and no lines, holds little of it: /dev/zero is no log."""
+    argv = [sys.executable, "-m", "kingpost", "trace", "--no-ledger", "--log", "/dev/zero"]
+    # A shell starts what is in its background with Ctrl-C ignored, and this test may run there.
+    child = subprocess.Popen(
+        ["env", "--default-signal=INT", *argv], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    try:
+        time.sleep(3)
+        status = Path(f"/proc/{child.pid}/status").read_text()
+        child.send_signal(signal.SIGINT)
+        out, error = child.communicate(timeout=30)
+    finally:
+        child.kill()
+    peak = next(line for line in status.splitlines() if line.startswith("VmHWM"))
+    assert int(peak.split()[1]) < 300_000, "KiB"
+    assert (out, error, child.returncode) == ("", "kingpost: interrupted; nothing was left half-done\n", 130)

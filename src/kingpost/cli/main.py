@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     import typer
 
 
+INTERRUPTED = 130
+"""The exit code of a program that Ctrl-C ended, as shells write it: 128 and the signal's number."""
+
+
 def console() -> NoReturn:
     """Be the program `kingpost`.
 
@@ -43,8 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             code = _run(words)
         sys.stdout.flush()
     except KeyboardInterrupt:
-        print("kingpost: interrupted; nothing was left half-done", file=sys.stderr)
-        return 130
+        return _interrupted()
     except BrokenPipeError:
         # The reader of our pipe has gone (`| head`): not an error of ours. Python would complain at exit.
         sys.stdout = None
@@ -56,6 +59,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"kingpost: the output cannot be written: {error.strerror}", file=sys.stderr)
         return 1
     return code
+
+
+def _interrupted() -> int:
+    print("kingpost: interrupted; nothing was left half-done", file=sys.stderr)
+    return INTERRUPTED
 
 
 def _run(words: list[str]) -> int:
@@ -71,14 +79,7 @@ def _run(words: list[str]) -> int:
         print(f"kingpost: there is no command `{name}`; {hint}", file=sys.stderr)
         return EXIT_USAGE
     try:
-        if name and COMMANDS[name].passthrough:
-            from importlib import import_module
-
-            after = words[words.index(name) + 1 :]
-            return int(import_module(COMMANDS[name].module).main(after))
-        app = build([name] if name else list(COMMANDS))
-        result = app(args=words or ["--help"], prog_name="kingpost", standalone_mode=False)
-        return result if isinstance(result, int) else 0
+        return _call(name, words)
     except KingpostError as error:
         print(f"kingpost: {error}", file=sys.stderr)
         return error.exit_code
@@ -94,6 +95,20 @@ def _run(words: list[str]) -> int:
             error.show()
             return int(error.exit_code)
         raise
+
+
+def _call(name: str, words: list[str]) -> int:
+    from kingpost.cli.registry import COMMANDS
+
+    if name and COMMANDS[name].passthrough:
+        from importlib import import_module
+
+        return int(import_module(COMMANDS[name].module).main(words[words.index(name) + 1 :]))
+    app = build([name] if name else list(COMMANDS))
+    result = app(args=words or ["--help"], prog_name="kingpost", standalone_mode=False)
+    if result == INTERRUPTED:  # typer's answer to Ctrl-C, given without a word
+        return _interrupted()
+    return result if isinstance(result, int) else 0
 
 
 def build(names: Sequence[str]) -> typer.Typer:

@@ -102,12 +102,14 @@ def _required(names: list[str], topology: Path | None) -> dict[str, frozenset[st
 
 
 def _read(path: Path, trace: Trace) -> None:
+    from kingpost.observe.nixlog import lines
+
     try:
         if str(path) == "-":
-            trace.feed_all(sys.stdin)
+            trace.feed_all(lines(sys.stdin))
             return
         with path.open(encoding="utf-8", errors="replace") as file:
-            trace.feed_all(file)
+            trace.feed_all(lines(file))
     except OSError as error:
         raise InvalidInputError(f"the log cannot be read: {error.strerror}", where=str(path)) from None
 

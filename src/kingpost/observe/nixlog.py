@@ -10,12 +10,15 @@ import json
 import re
 from dataclasses import dataclass
 from enum import IntEnum, StrEnum
-from typing import TYPE_CHECKING, Any, Final
+from functools import partial
+from typing import IO, TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
 PREFIX: Final = "@nix "
+LONGEST: Final = 16 * 1024 * 1024
+"""Characters of a line that are held at once. Nix's longest events carry a builder's line of output."""
 SILENT_LEVEL: Final = 7
 """Beyond Nix's most verbose level: what has none is never shown."""
 
@@ -105,6 +108,11 @@ _CURL_REASONS: Final = {
     6: Reason.UNRESOLVED, 7: Reason.REFUSED, 28: Reason.TIMEOUT, 35: Reason.TLS, 51: Reason.TLS, 58: Reason.TLS,
     60: Reason.TLS, 77: Reason.TLS, 83: Reason.TLS,
 }  # fmt: skip
+
+
+def lines(log: IO[str]) -> Iterator[str]:
+    """Give the lines of a log, one longer than `LONGEST` in pieces: what is no log may have no end of line."""
+    return iter(partial(log.readline, LONGEST), "")
 
 
 def parse(line: str) -> dict[str, Any] | None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final, TextIO
 
 from kingpost.base.errors import CannotLookError, UsageError
 from kingpost.base.process import run
-from kingpost.observe.nixlog import Result
+from kingpost.observe.nixlog import Result, lines
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -88,7 +88,7 @@ def follow(
         raise CannotLookError("the command has no stderr")
     # Leaving waits for the command: the terminal's Ctrl-C reaches Nix as well, which then cleans up.
     with process:
-        for line in process.stderr:
+        for line in lines(process.stderr):
             if log is not None:
                 log.write(line)
             event = trace.feed(line)

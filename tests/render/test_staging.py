@@ -94,12 +94,14 @@ def test_what_fails_there_fails_here_and_leaves_nothing(monkeypatch, tmp_path):
     assert no_children()
 
 
-def test_halves_hold_about_as_much():
-    def folder(number, files):
-        steps = [journal.Step(f"{number}/{n}", None, b"", "") for n in range(files)]
-        return journal._NewFolder(str(number), str(number), {str(number): steps})
-
-    one, other = journal._halves([folder(n, files) for n, files in enumerate([5, 90, 40, 45])])
-    assert sum(each.files for each in one) == 90
-    assert sum(each.files for each in other) == 90
-    assert journal._halves([]) == ([], [])
+@pytest.mark.parametrize("sizes", [[], [3], [5, 90, 40, 45], [1, 1, 1, 300], [300, 1, 1], [2] * 7])
+def test_halves_are_all_and_about_as_much(sizes):
+    folders = [
+        journal._Folder(str(number), [journal.Step(f"{number}/{n}", None, b"", "") for n in range(size)])
+        for number, size in enumerate(sizes)
+    ]
+    one, other = journal._halves(folders)
+    assert [*one, *other] == folders
+    first = sum(len(folder.steps) for folder in one)
+    assert first >= sum(sizes) / 2
+    assert first - (len(one[-1].steps) if one else 0) <= sum(sizes) / 2

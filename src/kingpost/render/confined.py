@@ -106,7 +106,8 @@ class ConfinedDirectory:
         except FileNotFoundError:
             if not create:
                 raise
-            os.mkdir(name, 0o777, dir_fd=parent)
+            with suppress(FileExistsError):  # another process of ours was faster
+                os.mkdir(name, 0o777, dir_fd=parent)
             return os.open(name, _DIRECTORY, dir_fd=parent)
         except NotADirectoryError as error:
             link = stat.S_ISLNK(os.stat(name, dir_fd=parent, follow_symlinks=False).st_mode)
@@ -167,13 +168,20 @@ class ConfinedDirectory:
         write_at(parent, name, content, sync=sync)
 
     def write_all(self, folder: str, files: Iterable[tuple[str, bytes]], *, sync: bool = False) -> None:
-        """Write files that do not exist yet into one folder, which is made; only the last part of each path counts."""
+        """Write files into one folder, which is made; only the last part of each path counts.
+
+        The folder is this process's own: what is there is what another one left when it was killed, and is replaced.
+        """
         parent, _ = self.parent(f"{folder}/x", create=True)
         for path, content in files:
             name = path.rpartition("/")[2]
             if not _is_name(name):
                 raise self._outside(path)
-            write_at(parent, name, content, sync=sync)
+            try:
+                write_at(parent, name, content, sync=sync)
+            except FileExistsError:
+                os.unlink(name, dir_fd=parent)
+                write_at(parent, name, content, sync=sync)
 
     @contextmanager
     def opened(self, folder: str) -> Iterator[int]:

@@ -23,7 +23,6 @@ import fcntl
 import json
 import os
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -128,21 +127,27 @@ def _stage(directory: ConfinedDirectory, steps: Sequence[Step]) -> list[dict[str
         {"path": path, "old": None, "from": str(number), "folder": True}
         for number, path in enumerate(folders)
     ]
-    here, there = _halves([_NewFolder(str(number), *folder) for number, folder in enumerate(folders.items())])
+    inside = [
+        _Folder(f"{FOLDER}/{number}{folder[len(path) :]}", into)
+        for number, (path, those) in enumerate(folders.items())
+        for folder, into in those.items()
+    ]
+    here, there = _halves(inside)
+    write = partial(_write_folders, directory, sync=sync)
     with (
-        beside(
-            partial(_stage_folders, directory, there, sync=sync), worth=bool(there) and not sync
-        ) as staged_there,
+        beside(partial(write, there), worth=bool(there) and not sync) as written,
         directory.opened(FOLDER) as staged,
     ):
-        _stage_folders(directory, here, sync=sync)
+        write(here)
         for step in singly:
             entry: dict[str, Any] = {"path": step.path, "old": step.old}
             if step.new is not None:
                 entry |= {"from": str(len(document)), "new": step.digest}
                 write_at(staged, entry["from"], step.new, sync=sync)
             document.append(entry)
-        staged_there()
+        written()
+    if sync:
+        _sync_folders(directory, inside)
     text = json.dumps({"schema": _SCHEMA, "steps": document})
     directory.write_new(_DRAFT, text.encode(), sync=sync)
     if not sync:
@@ -178,45 +183,36 @@ def _new_folders(
     return singly, found
 
 
-@dataclass(frozen=True, slots=True)
-class _NewFolder:
-    """A folder that is not there yet: the name that it is staged under, its path, and the steps of each in it."""
+class _Folder(NamedTuple):
+    """A folder below one that is not there yet: where it is staged, and the steps whose files go into it."""
 
-    number: str
-    path: str
-    inside: dict[str, list[Step]]
-
-    @property
-    def files(self) -> int:
-        return sum(len(steps) for steps in self.inside.values())
+    target: str
+    steps: list[Step]
 
 
-def _halves(folders: Sequence[_NewFolder]) -> tuple[list[_NewFolder], list[_NewFolder]]:
-    """Share folders out so that both halves hold about as many files; the first is not empty unless both are."""
-    halves: tuple[list[_NewFolder], list[_NewFolder]] = ([], [])
-    files = [0, 0]
-    for folder in sorted(folders, key=lambda folder: -folder.files):
-        half = files.index(min(files))
-        halves[half].append(folder)
-        files[half] += folder.files
-    return halves
+def _halves(folders: Sequence[_Folder]) -> tuple[Sequence[_Folder], Sequence[_Folder]]:
+    """Divide folders where about half of the files are before."""
+    half = sum(len(folder.steps) for folder in folders) / 2
+    before = 0
+    for number, folder in enumerate(folders):
+        before += len(folder.steps)
+        if before >= half:
+            return folders[: number + 1], folders[number + 1 :]
+    return folders, []
 
 
-def _stage_folders(directory: ConfinedDirectory, folders: Iterable[_NewFolder], *, sync: bool) -> None:
-    """Write new folders with all that is in them, each to be renamed to its place as one.
+def _write_folders(directory: ConfinedDirectory, folders: Iterable[_Folder], *, sync: bool) -> None:
+    """Write folders with their files; may be called again after it failed, or was killed in another process."""
+    for target, steps in folders:
+        directory.write_all(target, ((step.path, step.new or b"") for step in steps), sync=sync)
 
-    May be called again after it failed, or was killed in another process.
-    """
-    for new in folders:
-        staged = f"{FOLDER}/{new.number}"
-        directory.remove_tree(staged)
-        for folder, steps in new.inside.items():
-            target = staged + folder[len(new.path) :]
-            directory.write_all(target, ((step.path, step.new or b"") for step in steps), sync=sync)
-        if sync:
-            above = {folder[:end] for folder in new.inside for end in _ends(folder) if end >= len(new.path)}
-            for folder in above:
-                directory.sync(staged + folder[len(new.path) :])
+
+def _sync_folders(directory: ConfinedDirectory, folders: Iterable[_Folder]) -> None:
+    """Make the entries of staged folders durable, and of those above them up to the one that is renamed."""
+    for path in {
+        target[:end] for target, _ in folders for end in _ends(target) if target[:end].count("/") > 0
+    }:
+        directory.sync(path)
 
 
 def _ends(folder: str) -> list[int]:

@@ -6,7 +6,9 @@ import json
 
 import pytest
 
+from kingpost.base import beside
 from kingpost.render import journal
+from kingpost.render import tree as module
 from kingpost.render.tree import Tree, plan, unchanged, write
 
 FILES = {"a": "1\n", "hosts/x/b": "2\n"}
@@ -14,6 +16,12 @@ FILES = {"a": "1\n", "hosts/x/b": "2\n"}
 
 def tree(inputs="i1", **files):
     return Tree(files or FILES, "topology", "1.0", inputs)
+
+
+@pytest.fixture(autouse=True, params=[1, 2])
+def processes(request, monkeypatch):
+    monkeypatch.setattr(beside, "_processors", lambda: request.param)
+    monkeypatch.setattr(module, "_MANY", 1)
 
 
 @pytest.fixture

@@ -9,16 +9,22 @@ from __future__ import annotations
 from dataclasses import dataclass
 from difflib import unified_diff
 from enum import StrEnum
+from functools import partial
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from kingpost.base.beside import beside
 from kingpost.base.errors import KingpostError
 from kingpost.render import journal
 from kingpost.render.confined import ConfinedDirectory
 from kingpost.render.manifest import MANIFEST, Manifest, digest, parse
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
     from pathlib import Path
+
+
+_MANY: Final = 1000
+"""From so many files on, a second process helps to read them."""
 
 
 class Change(StrEnum):
@@ -118,13 +124,22 @@ def unchanged(root: Path, inputs: str) -> Plan | None:
             manifest = parse(content, MANIFEST)
             if content is None or manifest.inputs != inputs or journal.is_pending(directory):
                 return None
-            for path, sha in sorted(manifest.files.items()):
-                found = directory.read(path)
-                if found is None or digest(found) != sha:
-                    return None
+        files = sorted(manifest.files.items())
+        half = len(files) // 2
+        with beside(partial(_are_there, root, files[half:]), worth=len(files) >= _MANY) as others:
+            if not (_are_there(root, files[:half]) and others()):
+                return None
     except (OSError, KingpostError):
         return None
     return Plan((), len(manifest.files), content, content)
+
+
+def _are_there(root: Path, files: Iterable[tuple[str, str]]) -> bool:
+    """Tell whether files, each with its digest, are as they were written."""
+    with ConfinedDirectory(root) as directory:
+        return all(
+            (found := directory.read(path)) is not None and digest(found) == sha for path, sha in files
+        )
 
 
 def plan(root: Path, tree: Tree, scope: Callable[[str], bool] | None = None) -> Plan:

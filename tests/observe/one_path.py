@@ -47,11 +47,11 @@ def healthy(server):
     return server
 
 
-def auditor(url, *, token="", keys=(), attempts=2, stall=0.3, upstreams=(), sleeps=None):
+def auditor(url, *, token="", keys=(), attempts=2, stall=0.3, upstreams=(), store="", sleeps=None):
     access = Access(token=token, connect_timeout=0.5, stall_timeout=stall)
     return Auditor(
         open_cache(url, access), trusted_keys(keys), bool(token), tuple(map(open_cache, upstreams)), attempts, 0.01,
-        sleeps.append if sleeps is not None else lambda _: None,
+        store, sleeps.append if sleeps is not None else lambda _: None,
     )  # fmt: skip
 
 

@@ -46,6 +46,14 @@ def test_everything_of_a_directory(cache, capsys):
     assert report["nar_bytes"] > report["body_bytes"] > 0
 
 
+def test_a_cache_that_says_it_is_for_another_store(cache, capsys):
+    (cache / "nix-cache-info").write_text("StoreDir: /srv/store\nPriority: 40\n")
+    for jobs in "12":
+        code, report = command(capsys, "audit", cache, "--json", "-j", jobs)
+        assert code == 1
+        assert {v["code"] for v in report["verdicts"]} == {codes.OTHER_STORE.name}
+
+
 def test_named_paths_a_list_and_stdin(cache, capsys, tmp_path, monkeypatch):
     (tmp_path / "list").write_text(f"{hash_of(3)}.narinfo\n{path_of(4)}\n")
     monkeypatch.setattr("sys.stdin", [f"{hash_of(5)}\n"])

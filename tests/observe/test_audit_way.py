@@ -197,8 +197,18 @@ def test_a_bad_signature_and_a_bad_body_are_both_said(cache, key):
 )
 def test_the_cache_itself(cache, fault, code):
     cache.faults["nix-cache-info"] = fault
-    verdict = check(cache.url)
-    assert (verdict and verdict.code) == (code and code.name)
+    found = check(cache.url)
+    assert found == "/nix/store" if code is None else found.code == code.name
+
+
+def test_a_cache_for_another_store_is_said_of_each_path(cache):
+    only(audit(cache.url, store="/nix/store"), codes.BODY_OK)
+    found = audit(cache.url, store="/srv/store").verdicts
+    assert [verdict.code for verdict in found] == [codes.OTHER_STORE.name]
+    assert found[0].evidence == {"store_dir": "/srv/store", "store_path": f"/nix/store/{HASH}-hello"}
+    cache.faults[BODY] = faults.replaced(b"")
+    found = audit(cache.url, store="/srv/store").verdicts
+    assert [verdict.code for verdict in found] == [codes.OTHER_STORE.name, codes.BODY_EMPTY.name]
 
 
 def test_connections_that_fail(tmp_path, monkeypatch):
@@ -223,7 +233,7 @@ def test_connections_that_fail(tmp_path, monkeypatch):
         monkeypatch.setenv(
             "NIX_SSL_CERT_FILE", str(tmp_path / "cert.pem")
         )  # an authority of one's own, as Nix has it
-        assert check(private.url) is None
+        assert check(private.url) == "/nix/store"
         monkeypatch.setenv("NIX_SSL_CERT_FILE", str(tmp_path / "absent.pem"))
         assert check(private.url).code == codes.TLS.name
 

@@ -250,6 +250,19 @@ def test_what_nix_cannot_see(world, audit, tmp_path):
     assert found == {world.big: "FILE-WRONG", world.top: "REFERENCE-MISSING", middle: "REFERENCE-MISSING"}
 
 
+def test_a_cache_that_says_it_is_for_another_store(world, audit, tmp_path):
+    cache = world.copy_to(tmp_path / "cache")
+    leaf = next(path for path in world.paths if path.endswith("-leaf"))
+    copy = ["nix", "copy", "--no-check-sigs", "--to", f"local?root={tmp_path / 'root'}", leaf]
+    with faults.serve(cache) as server:
+        audit(server.url, leaf)
+        (cache / "nix-cache-info").write_text("StoreDir: /srv/other/store\n")
+        done = world.nix.run(*copy, "--from", server.url, check=False, env={"HOME": str(tmp_path)})
+        assert done.returncode
+        assert "is for Nix stores with prefix '/srv/other/store'" in done.stderr
+        assert codes_of(audit(server.url, leaf, code=1)) == {leaf: "OTHER-STORE"}
+
+
 def test_a_large_nar_takes_no_more_memory_than_a_small_one(tmp_path):
     block = random.Random(9).randbytes(1 << 20)
     size = 2 * 1024**3

@@ -18,6 +18,7 @@ from kingpost.observe.audit_judge import (
     fetch_evidence,
     judge_body,
     judge_signature,
+    judge_store,
     looks_like,
     may_succeed,
 )
@@ -96,6 +97,7 @@ class Auditor:
         upstreams: Caches in which a path may be instead.
         attempts: How often to try what may succeed.
         delay: Seconds before the second attempt; doubled for each one after.
+        store: The store directory that the cache says it is for; empty when that was not asked.
 
     """
 
@@ -105,6 +107,7 @@ class Auditor:
     upstreams: tuple[BinaryCache, ...] = ()
     attempts: int = 3
     delay: float = 0.25
+    store: str = ""
     sleep: Callable[[float], None] = field(default=time.sleep, repr=False)
 
     def subject(self, what: str) -> str:
@@ -135,11 +138,14 @@ class Auditor:
             verdict = codes.NARINFO_CORRUPT.verdict(named, words, {"store_path": str(info.path)})
             return Outcome(target, named, (verdict,), present=False)
         trust = self.keys.judge(info)
-        signature = judge_signature(trust, info, named)
+        verdicts = [
+            verdict
+            for verdict in (judge_store(self.store, info, named), judge_signature(trust, info, named))
+            if verdict is not None
+        ]
         body, got = self._same_body(info, known) or self._body(info)
         body.evidence.update(store_path=str(info.path), signature=str(trust))
-        verdicts = [] if signature is None else [signature]
-        if signature is None or body.code is not codes.BODY_OK:
+        if not verdicts or body.code is not codes.BODY_OK:
             verdicts.append(body.code.verdict(named, body.words, body.evidence))
         nar_bytes, body_bytes = (got.nar_bytes, got.file_bytes) if got else (0, 0)
         return Outcome(target, named, tuple(verdicts), True, references, nar_bytes, body_bytes)
@@ -157,15 +163,17 @@ class Auditor:
             return Outcome(target, named, (verdict,), present=None)
         return Outcome(target, named, (), present=True)
 
-    def check_cache(self) -> Verdict | None:
-        """Ask for nix-cache-info; a verdict when there is no cache to be audited at all."""
+    def check_cache(self) -> str | Verdict:
+        """Ask for nix-cache-info; gives its StoreDir, or a verdict when there is no cache to be audited at all."""
         try:
             text = self._retried(lambda: self._small("nix-cache-info")).decode("utf-8", "replace")
         except FetchError as error:
             code = fetch_code(error, "cache-info", credentials=self.credentials)
             return code.verdict(self.cache.url, _words(code, error), fetch_evidence(error))
-        if "StoreDir:" in text:
-            return None
+        # As Nix reads it (src/libstore/binary-cache-store.cc, `init`).
+        lines = (line.partition(":") for line in text.split("\n"))
+        if store := next((value.strip() for name, _, value in lines if name == "StoreDir"), ""):
+            return store
         evidence = {"url": f"{self.cache.url}/nix-cache-info", "looks_like": looks_like(text.encode())}
         words = "what answers is no binary cache: its nix-cache-info has no StoreDir"
         return codes.NO_SUCH_CACHE.verdict(self.cache.url, words, evidence)

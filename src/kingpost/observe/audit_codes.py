@@ -218,6 +218,14 @@ NO_SUCH_CACHE: Final = Code(
     told_apart="Every path of it would be missing; this is said once for all.",
     remedy="compare the address with `attic cache info`",
 )  # fmt: skip
+OTHER_STORE: Final = Code(
+    "KP-CACHE-OTHER-STORE", _FAILED, "nix-cache-info is for another store directory",
+    "The StoreDir in nix-cache-info is not the directory of this narinfo's StorePath.",
+    cause="Caches of two stores merged, a nix-cache-info written by hand or by a test, a mirror's rewritten.",
+    told_apart="Nix refuses a cache whose StoreDir is not its own (`binary cache … is for Nix stores with prefix …`), "
+    "and a narinfo outside its own store: with either directory this path cannot be had, however sound its body.",
+    remedy="correct nix-cache-info, or take the paths of the other store out of the cache",
+)  # fmt: skip
 BAD_HOST: Final = Code(
     "KP-CACHE-BAD-HOST", _FAILED, "Attic does not accept this host name",
     "HTTP 400 RequestError, `Bad Host`.",

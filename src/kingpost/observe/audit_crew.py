@@ -47,6 +47,7 @@ class Job:
     upstreams: tuple[str, ...] = ()
     attempts: int = 3
     bytes_per_second: float | None = None
+    store: str = ""
 
     def auditor(self, *, share: int = 1) -> Auditor:
         """Open the cache; a process gets its share of the bandwidth."""
@@ -54,7 +55,8 @@ class Job:
         cache = open_cache(self.url, replace(self.access, throttle=throttle))
         credentials = bool(getattr(cache, "has_credentials", self.access.token))
         upstreams = tuple(open_cache(url, replace(self.access, token="")) for url in self.upstreams)
-        return Auditor(cache, trusted_keys(self.keys), credentials, upstreams, self.attempts)
+        keys = trusted_keys(self.keys)
+        return Auditor(cache, keys, credentials, upstreams, self.attempts, store=self.store)
 
 
 @dataclass(frozen=True, slots=True)

@@ -127,6 +127,15 @@ def judge_signature(trust: Trust, info: NarInfo, subject: str) -> Verdict | None
     return code.verdict(subject, f"{code.title}{': ' + ', '.join(names) if names else ''}", evidence)
 
 
+def judge_store(store: str, info: NarInfo, subject: str) -> Verdict | None:
+    """Give a verdict on a path of another store directory than the cache says it is for; None for a fitting one."""
+    if not store or info.path.store == store:
+        return None
+    words = f"the cache says that it is for {store}, and this path is one of {info.path.store}"
+    evidence = {"store_dir": store, "store_path": str(info.path)}
+    return codes.OTHER_STORE.verdict(subject, words, evidence)
+
+
 def judge_body(got: Measured, info: NarInfo, hops: tuple[Hop, ...]) -> tuple[Code, str, dict[str, Any]]:
     """Give code, sentence and evidence for a body that answered with 200."""
     evidence: dict[str, Any] = {

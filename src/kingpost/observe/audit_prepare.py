@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from kingpost.base.errors import CannotLookError, InvalidInputError, UsageError
@@ -101,9 +101,9 @@ def prepare(
     try:
         named = [*request.paths, *request.closures, *request.flakes, *map(str, request.listings)]
         facts: dict[str, Any] = {"cache": cache.url, "inputs": sorted(named)}
-        broken = auditor.check_cache()
-        found = [] if broken is None else [broken]
-        if broken is not None and (cache.hashes() is None or broken.code != codes.NO_SUCH_CACHE.name):
+        answer = auditor.check_cache()
+        store, found = (answer, []) if isinstance(answer, str) else ("", [answer])
+        if found and (cache.hashes() is None or found[0].code != codes.NO_SUCH_CACHE.name):
             return Prepared(None, found, facts=facts)
         targets, follow = _gather(request, cache)
         url = cache.url
@@ -129,8 +129,9 @@ def prepare(
     targets = [t for t in targets if t.hash_part not in known]
     threads, processes = _hands(request, len(targets), follow=follow)
     bodies = {} if request.fresh or ledger is None else audit_ledger.known_bodies(ledger, url)
+    job = replace(request.job, store=store)
     plan = Plan(
-        request.job, targets, follow, request.references, frozenset(known), bodies, threads, processes
+        job, targets, follow, request.references, frozenset(known), bodies, threads, processes
     )  # fmt: skip
     return Prepared(plan, found, before, facts, listed)
 

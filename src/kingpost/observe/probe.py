@@ -143,13 +143,15 @@ class Probe:
     def _cache(self) -> list[Verdict]:
         auditor = self.request.job.auditor()
         try:
-            broken = auditor.check_cache()
+            answer = auditor.check_cache()
+            if isinstance(answer, str):
+                return []
             # A directory or bucket becomes a cache by the first push to it.
-            fresh = broken is not None and broken.code == audit_codes.NO_SUCH_CACHE.name
+            fresh = answer.code == audit_codes.NO_SUCH_CACHE.name
             makes_itself = fresh and not self._pushed and auditor.cache.hashes() is not None
         finally:
             auditor.cache.close()
-        return [] if broken is None or makes_itself else [broken]
+        return [] if makes_itself else [answer]
 
     def _storage(self) -> list[Verdict]:
         return self.request.storage() if self.request.storage else []

@@ -4,6 +4,8 @@ import os
 from dataclasses import dataclass, field
 
 import pytest
+from tests.observe import faults
+from tests.observe.many_paths import caches, hash_of, path_of
 
 from kingpost.base.errors import CannotLookError, UsageError
 from kingpost.base.process import Completed
@@ -198,3 +200,27 @@ def test_a_storage_that_fails_with_the_push_is_seen_after_it(probe):
     found = probe(Liar(returncode=1), storage=lambda: [states.pop(0)])
     assert codes_of(found) == ["PART-OK", "PART-OK", "PUSH", "POST", "NOT-TRIED"]
     assert states == []
+
+
+def test_what_came_by_a_redirect_is_counted(monkeypatch):
+    """Only reading back shows which NARs are one chunk."""
+    files = caches({1: [], 2: [], 3: []})
+    made = Payload((path_of(1),), {path_of(n): 100_000 for n in (1, 2, 3)}, "a closure", generated=True)
+    monkeypatch.setattr(probe_module, "generated", lambda profile, threshold: made)
+    with faults.serve({"nix-cache-info": files["nix-cache-info"]}) as server, faults.serve(files) as storage:
+
+        class Pusher(Liar):
+            read_url = server.url
+
+            def push(self, roots):
+                server.files = files
+                nar = f"nar/{hash_of(2)}.nar.zst"
+                server.faults[nar] = faults.redirect(f"{storage.url}/{nar}")
+                return super().push(roots)
+
+        job = Job(server.url, Access(), attempts=1)
+        shape = Profile("own", paths=3, above=3, below=0)
+        found = Probe(Request(shape, Pusher(), job), lambda _: None).run(sleep=lambda _: None)
+    assert found[-1].code == "KP-PROBE-PASSED-GENERATED"
+    assert found[-1].evidence["redirected"] == 1
+    assert any(v.summary.endswith("; 1 by a redirect to the storage, 2 without") for v in found)

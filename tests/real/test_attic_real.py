@@ -423,7 +423,10 @@ def test_a_probe_while_the_storage_fails(on_s3, storage, nix, tmp_path, env):
     found = [v["code"] for v in verdicts(probe(client, env, "small", code=1)) if "PROBE" in v["code"]]
     assert "KP-PROBE-PUSH" in found
     (tmp_path / "hidden" / "chunks").unlink()
-    assert verdicts(probe(client, env, "small"))[-1]["code"] == "KP-PROBE-PASSED-GENERATED"
+    passed = verdicts(probe(client, env, "small"))[-1]
+    assert passed["code"] == "KP-PROBE-PASSED-GENERATED"
+    chunks = [row[0] for row in on_s3.sql("select num_chunks from nar where state = 'V'")]
+    assert passed["evidence"]["redirected"] == chunks.count(1) < passed["evidence"]["paths"] == len(chunks)
 
 
 REMEDY = """

@@ -87,6 +87,7 @@ class Probe:
         self.verdicts: list[Verdict] = []
         self._record = record
         self._pushed = False
+        self._redirected = 0
         self._subject = f"publication to {request.job.auditor().cache.url}"
 
     def run(self, sleep: Callable[[float], None] = time.sleep) -> list[Verdict]:
@@ -222,10 +223,15 @@ class Probe:
         if not fresh:
             said = f"all {total} paths were in the cache before the push"
             return self._failed(codes.NOTHING_NEW.verdict(self._subject, said))
+        # What was really cut into chunks: a NAR above the threshold may be one chunk, and so a redirect to the storage.
+        self._redirected = sum(bool(verdict.evidence.get("redirects")) for verdict in found)
         said = f"{total - upstream} paths read back whole, {len(fresh)} of them new"
+        if self._redirected:
+            said += f"; {self._redirected} by a redirect to the storage, {total - upstream - self._redirected} without"
         if upstream:
             said += f"; {upstream} are left to {', '.join(self.request.job.upstreams)}"
-        return self._part("reading back", said, {"paths": total, "new": len(fresh)})
+        evidence = {"paths": total, "new": len(fresh), "redirected": self._redirected}
+        return self._part("reading back", said, evidence)
 
     def _audited(self, paths: Iterable[str]) -> Iterable[Verdict]:
         targets = [parse_target(path) for path in paths]
@@ -256,6 +262,7 @@ class Probe:
             "client": self.request.client.name,
             "storage_looked_at": self.request.storage is not None,
             "new": fresh,
+            "redirected": self._redirected,
             **counts,
         }
         if not profile.representative:

@@ -28,7 +28,8 @@ class Profile:
     Attributes:
         name: As on the command line and in the confirmation.
         paths: At least so many store paths.
-        above: At least so many with a NAR above the chunking threshold.
+        above: At least so many with a NAR above the chunking threshold. Attic may still store one as a single chunk;
+            how many were redirected to the storage, and so were one, the report says after reading back.
         below: At least so many with one below it.
 
     """

@@ -1,6 +1,6 @@
 """`kingpost cache audit` beside `nix store verify`, on caches that real Nix wrote. Prints ratios; > 1 is faster.
 
-    python benchmarks/audit.py [zstd|xz|http]...
+    python benchmarks/audit.py [zstd|xz|http|memory]...
 
 zstd, xz: 2,000 small and 50 large NARs on disk, of programs, libraries and sources as they are in a store (zstd makes
     them about 3.5 times smaller). The peer checks NarHash only (`--no-trust`); kingpost also checks FileHash, sizes,
@@ -9,6 +9,8 @@ zstd, xz: 2,000 small and 50 large NARs on disk, of programs, libraries and sour
     each has alone, all processors busy all the time and everything else free: no audit with these libraries is faster.
     Compare processor seconds when the machine has other work.
 http: 1,000 small paths with 50 ms added to each request.
+memory: two NARs of 2 GiB at once, zstd and none; the most that kingpost's processes have together, each shared page
+    counted once. The bound is 100 MB.
 """
 
 from __future__ import annotations
@@ -16,11 +18,13 @@ from __future__ import annotations
 import hashlib
 import os
 import random
+import shutil
 import subprocess
 import sys
 import tempfile
 import threading
 import time
+from contextlib import suppress
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -227,8 +231,58 @@ def http(root, new, _old):
     print(f"  nix 2.34  {other:6.2f} s\n  kingpost  {one:6.2f} s   {other / one:.1f} times as fast")
 
 
+def nar(contents):
+    """Give the NAR of one file."""
+    words = (b"nix-archive-1", b"(", b"type", b"regular", b"contents", contents, b")")
+    return b"".join(len(w).to_bytes(8, "little") + w + bytes(-len(w) % 8) for w in words)
+
+
+def memory_of(process):
+    """Give the memory of a process and its children in bytes: each page divided by how many have it."""
+    children = Path(f"/proc/{process}/task/{process}/children").read_text().split()
+    return sum(
+        int(line.split()[1]) * 1024
+        for one in (process, *children)
+        for line in Path(f"/proc/{one}/smaps_rollup").read_text().splitlines()
+        if line.startswith("Pss:")
+    )
+
+
+def memory(root, _new, _old):
+    import zstandard
+
+    size, block = 2 << 30, random.Random(9).randbytes(1 << 20)
+    head, tail = nar(b"\0" * 8)[:-32] + size.to_bytes(8, "little"), nar(b"")[-16:]
+    for compression in ("zstd", "none"):
+        cache = root / compression
+        (cache / "nar").mkdir(parents=True)
+        (cache / "nix-cache-info").write_text("StoreDir: /nix/store\n")
+        for number in range(2):
+            name, digest = f"{number:032}", hashlib.sha256()
+            with (cache / "nar" / name).open("wb") as file:
+                into = zstandard.ZstdCompressor().stream_writer(file) if compression == "zstd" else file
+                for piece in (head, *[block] * (size >> 20), tail):
+                    into.write(piece)
+                    digest.update(piece)
+                into.close()
+            lines = [f"StorePath: /nix/store/{name}-large", f"URL: nar/{name}", f"Compression: {compression}"]
+            lines += [f"NarHash: sha256:{digest.hexdigest()}", f"NarSize: {len(head) + size + len(tail)}", ""]
+            (cache / f"{name}.narinfo").write_text("\n".join(lines))
+        argv = [sys.executable, "-m", "kingpost", "cache", "audit", cache, "--no-ledger", "--jobs", "2"]
+        running = subprocess.Popen(argv, stdout=subprocess.PIPE, text=True)
+        most = 0
+        while running.poll() is None:
+            with suppress(OSError, ValueError):  # it may end while we look
+                most = max(most, memory_of(running.pid))
+            time.sleep(0.02)
+        if running.returncode:
+            sys.exit(running.stdout.read())
+        print(f"memory: two NARs of 2 GiB at once, {compression}: {most / 1e6:.0f} MB in all, of 100")
+        shutil.rmtree(cache)
+
+
 if __name__ == "__main__":
-    kinds = {"zstd": partial(local, "zstd"), "xz": partial(local, "xz"), "http": http}
+    kinds = {"zstd": partial(local, "zstd"), "xz": partial(local, "xz"), "http": http, "memory": memory}
     for chosen in sys.argv[1:] or kinds:
         with tempfile.TemporaryDirectory(prefix="kingpost-audit-") as directory:
             kinds[chosen](Path(directory), "nix234", "nix28")

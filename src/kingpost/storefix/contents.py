@@ -183,18 +183,27 @@ class _Crew:
         try:
             gc.disable()  # a collection would write to every object that is shared with the parent
             _close(others)
+            at_once = (
+                1  # of the first batch each path is reported, since it may be that all wait for the disk
+            )
             while True:
                 number = os.read(self._take, 4)
                 if not number:
                     break
-                start, end = self._batches[int.from_bytes(number, "little")]
-                waits = getrusage(RUSAGE_SELF).ru_nvcsw  # how often it gave the processor away to wait
-                wrong, size = _check_batch(self._tasks[start:end])
-                waited = getrusage(RUSAGE_SELF).ru_nvcsw > waits
-                os.write(report, json.dumps([end - start, size, waited, wrong]).encode() + b"\n")
+                for tasks in self._cut(int.from_bytes(number, "little"), at_once):
+                    waits = getrusage(RUSAGE_SELF).ru_nvcsw  # how often it gave the processor away to wait
+                    wrong, size = _check_batch(tasks)
+                    waited = getrusage(RUSAGE_SELF).ru_nvcsw > waits
+                    os.write(report, json.dumps([len(tasks), size, waited, wrong]).encode() + b"\n")
+                at_once = _BATCH_PATHS
             status = 0
         finally:
             os._exit(status)
+
+    def _cut(self, number: int, most: int) -> Iterator[Sequence[Task]]:
+        """Give the tasks of a batch, no more than `most` at a time."""
+        start, end = self._batches[number]
+        return (self._tasks[here : min(here + most, end)] for here in range(start, end, most))
 
     def _hand_out(self) -> None:
         """Write as many numbers as the pipe takes, and close it behind the last one."""
@@ -208,7 +217,7 @@ class _Crew:
         self._give = -1
 
     def reports(self) -> Iterator[tuple[int, int, bool, list[Any]]]:
-        """Give, for each batch: its paths, its bytes, whether the disk was waited for, and what is wrong."""
+        """Give of each batch, or part of one: paths, bytes, whether the disk was waited for, what is wrong."""
         while self._reports:
             to_give = [self._give] if self._give >= 0 else []
             ready, free, _ = select.select([*self._reports], to_give, [])

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 import time
+from itertools import islice
 
 import pytest
 import zstandard
@@ -17,6 +18,7 @@ from kingpost.base.errors import InvalidInputError
 from kingpost.base.ledger import opened
 from kingpost.cli.main import main
 from kingpost.observe import audit_codes as codes
+from kingpost.observe.audit_run import run
 
 
 def command(capsys, *words):
@@ -52,6 +54,24 @@ def test_a_cache_that_says_it_is_for_another_store(cache, capsys):
         code, report = command(capsys, "audit", cache, "--json", "-j", jobs)
         assert code == 1
         assert {v["code"] for v in report["verdicts"]} == {codes.OTHER_STORE.name}
+
+
+def test_what_was_found_before_an_interruption_is_shown_and_recorded(cache, capsys, tmp_path, monkeypatch):
+    (cache / f"nar/{hash_of(0)}.nar.zst").write_bytes(b"")
+
+    def interrupted(plan):
+        yield from islice(run(plan), 3)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("kingpost.observe.audit_run.run", interrupted)
+    code, text = command(capsys, "audit", cache, "-j", "1")
+    assert code == 130
+    assert "KP-CACHE-BODY-EMPTY" in text
+    assert "1 failed, 2 ok; interrupted; there were 10 paths" in text
+    with opened(tmp_path / "ledger.sqlite") as ledger:
+        assert ledger.table("verdicts").count == 3
+        assert [row["exit_code"] for row in ledger.db.query("select exit_code from runs")] == [None]
+    assert command(capsys, "audit", cache, "-j", "1", "--json")[1].startswith("kingpost: interrupted")
 
 
 def test_named_paths_a_list_and_stdin(cache, capsys, tmp_path, monkeypatch):

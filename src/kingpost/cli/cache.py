@@ -105,6 +105,7 @@ def audit(
     from kingpost.base.units import parse_duration, parse_size
     from kingpost.observe.audit_crew import Job
     from kingpost.observe.audit_prepare import Request, prepare
+    from kingpost.report import terminal
 
     outputs = Outputs(json, junit, prometheus, ledger, no_ledger)
     declared = None if _is_address(cache) else _declared(cache, topology, context)
@@ -132,7 +133,14 @@ def audit(
         verdicts = [*prepared.found, *prepared.before]
         facts, note = prepared.facts, ""
         if prepared.plan is not None:
-            counted = _run(prepared.plan, recorder, verdicts)
+            try:
+                counted = _run(prepared.plan, recorder, verdicts)
+            except KeyboardInterrupt:
+                if not outputs.json:  # a document that is not whole could be merged as if it were
+                    terminal.show(
+                        verdicts, sys.stdout, note=f"interrupted; there were {prepared.listed} paths"
+                    )
+                raise
             facts |= counted
             note = _note(counted, prepared.listed)
         return finish("cache audit", verdicts, outputs, recorder=recorder, note=note, **facts)
@@ -217,18 +225,20 @@ def _run(plan: Plan, recorder: Recorder, verdicts: list[Verdict]) -> dict[str, A
     counted = {"paths": 0, "nar_bytes": 0, "body_bytes": 0}
     unrecorded: list[Verdict] = []
     last = began
-    with _progress() as say:
-        for outcome in run(plan):
-            counted["paths"] += 1
-            counted["nar_bytes"] += outcome.nar_bytes
-            counted["body_bytes"] += outcome.body_bytes
-            unrecorded += outcome.verdicts
-            if time.monotonic() - last > _RECORD_EVERY:
-                recorder.add(unrecorded)
-                verdicts += unrecorded
-                unrecorded = []
-                last = time.monotonic()
-                say(f"{counted['paths']} paths, {counted['nar_bytes'] / 1e6:.0f} MB of NAR")
+    try:
+        with _progress() as say:
+            for outcome in run(plan):
+                counted["paths"] += 1
+                counted["nar_bytes"] += outcome.nar_bytes
+                counted["body_bytes"] += outcome.body_bytes
+                unrecorded += outcome.verdicts
+                if time.monotonic() - last > _RECORD_EVERY:
+                    recorder.add(unrecorded)
+                    verdicts += unrecorded
+                    unrecorded = []
+                    last = time.monotonic()
+                    say(f"{counted['paths']} paths, {counted['nar_bytes'] / 1e6:.0f} MB of NAR")
+    finally:  # also when interrupted
         recorder.add(unrecorded)
         verdicts += unrecorded
     return {**counted, "seconds": round(time.monotonic() - began, 3)}

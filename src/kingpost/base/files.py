@@ -49,5 +49,7 @@ def write_atomically(path: Path, text: str, *, mode: int = 0o644) -> None:
 
 
 def _is_stream(path: Path) -> bool:
-    """Tell a device, pipe or socket, or a name for an open one, from a file."""
-    return path.is_char_device() or path.is_fifo() or path.absolute().parts[1:2] in (("dev",), ("proc",))
+    """Tell a device or pipe, or a name for what is open already, from a file (those in /dev/shm are files)."""
+    names = path.absolute().parts[1:3]
+    opened = names[:1] == ("proc",) or names in (("dev", "stdout"), ("dev", "stderr"), ("dev", "fd"))
+    return opened or path.is_char_device() or path.is_fifo()

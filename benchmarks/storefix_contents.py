@@ -8,8 +8,8 @@ many small paths and only large files. Cold means that the pages of this store's
 
 Cold, the aim is 1.5 times Nix's throughput. Warm, no program reaches that: SHA-256 sets the limit, which both do by
 the same instructions, and what it alone would take on all cores is shown. On two cores of a Xeon with SHA extensions
-it is 0.38 s of the 0.47 s that Nix 2.34 takes for `large`, and 1.5 times as fast would be 0.31 s. There store-fix takes
-0.57 s, of which 0.1 s are Python's start, on one core; for `small` 0.34 s (Nix 0.30 s), for `real` 1.28 s (Nix 1.30 s).
+it is 0.36 s of the 0.45 s that Nix 2.34 takes for `large`, and 1.5 times as fast would be 0.30 s. There store-fix takes
+0.54 s, of which 0.1 s are Python's start, on one core; for `small` 0.35 s (Nix 0.28 s), for `real` 1.21 s (Nix 1.20 s).
 """
 
 from __future__ import annotations

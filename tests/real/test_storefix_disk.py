@@ -34,15 +34,9 @@ def test_a_disk_that_fills_up_while_fetching(lab):
     lost = min(lab.live)
     argv = [
         sys.executable,
-        "-m",
-        "kingpost.storefix",
-        "repair",
-        "--yes",
-        "--no-rebuild",
-        "--offline",
-        "--quiet",
+        *["-m", "kingpost.storefix", "repair", "--yes", "--no-rebuild", "--offline", "--quiet", "--from"],
     ]
-    argv += ["--from", f"file://{lab.cache}"]
+    argv += [f"file://{lab.cache}"]
     variables = {"STORE": str(lab.nix.store), "TEMPLATE": str(lab.template / "store"), "LOST": lost}
     done = subprocess.run(
         ["unshare", "--mount", "--propagation", "private", "sh", "-c", FULL, "sh", *argv],

@@ -303,19 +303,9 @@ def test_ctrl_c_ends_a_slow_download_at_once(lab, tmp_path):
 
     server.faults[".nar.xz"] = drip
     # A shell has what it runs in the background ignore SIGINT, and tests may run there.
-    argv = [
-        "env",
-        "--default-signal=INT",
-        sys.executable,
-        "-m",
-        "kingpost.storefix",
-        "repair",
-        "--yes",
-        "--no-rebuild",
-        "--offline",
-    ]
+    words = ["-m", "kingpost.storefix", "repair", "--yes", "--no-rebuild", "--offline", "--from"]
     process = subprocess.Popen(
-        [*argv, "--from", server.url],
+        ["env", "--default-signal=INT", sys.executable, *words, server.url],
         env=lab.nix.env,
         stderr=subprocess.PIPE,
         stdout=subprocess.DEVNULL,

@@ -58,8 +58,8 @@ def _through_templates(platform: Platform) -> dict[str, str]:
 
     What it imports, Jinja2 before all, only that process waits for.
     """
-    from kingpost.render.attic_config import render_attic  # noqa: PLC0415
-    from kingpost.render.nix_files import render_nix  # noqa: PLC0415
+    from kingpost.render.attic_config import render_attic  # noqa: PLC0415 - as the docstring says
+    from kingpost.render.nix_files import render_nix  # noqa: PLC0415 - likewise
 
     return {**render_attic(platform), **render_nix(platform)}
 

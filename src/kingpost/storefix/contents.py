@@ -183,9 +183,7 @@ class _Crew:
         try:
             gc.disable()  # a collection would write to every object that is shared with the parent
             _close(others)
-            at_once = (
-                1  # of the first batch each path is reported, since it may be that all wait for the disk
-            )
+            at_once = 1  # path in a report of the first batch: it may be that all wait for the disk
             while True:
                 number = os.read(self._take, 4)
                 if not number:
